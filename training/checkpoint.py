@@ -1,0 +1,35 @@
+"""State in, one file out, whole or not at all; back again without running any code that a file may carry."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.errors import RunError
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write beside the target, flush to disk, rename: a reader sees the old file or the new one, never half of one."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise RunError(f"cannot write {path} ({error.strerror})", "Free some space or choose another --out.") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(path: Path, device: str = "cpu") -> dict[str, Any]:
+    """Read with `weights_only=True`. Raises RunError where the file is missing or damaged."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise RunError(f"no {path.name} in {path.parent}", "Train first: limner train --out RUN.") from error
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise RunError(f"{path} is damaged", "Train again, or restore the file.") from error

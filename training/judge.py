@@ -1,0 +1,112 @@
+"""Images in, logits and features out: the small classifier, trained on the same data, that evaluation looks through.
+
+Its recipe is fixed (version 1) so that figures stay comparable; reports of different judges are never ranked together.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.checkpoint import load, save
+from training.data import Dataset, Images
+from training.errors import RunError
+
+RECIPE = 1
+FEATURES = 128
+BATCH = 128
+PEAK_RATE = 4e-3
+SEEN = 120_000  # images in 2 epochs of a 60k set; smaller sets get at most 10 epochs
+
+
+class Judge(nn.Module):
+    """image float32 [N, C, H, W] in [-1, 1], H 28, 32 or 64 -> logits [N, classes], features [N, 128]."""
+
+    def __init__(self, size: int, channels: int, classes: int) -> None:
+        super().__init__()
+        widths = [16, 16, 32, 64] if size == 64 else [16, 32, 64]
+        blocks: list[nn.Module] = []
+        for index, width in enumerate(widths):
+            last = index == len(widths) - 1
+            blocks += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            blocks += [nn.MaxPool2d(3, stride=2) if last else nn.MaxPool2d(2)]
+            channels = width
+        self.features = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(64 * 3 * 3, FEATURES), nn.ReLU(inplace=True))
+        self.head = nn.Linear(FEATURES, classes)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(image)
+        return self.head(features), features
+
+    @torch.inference_mode()
+    def look(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """images uint8 [N, H, W, C] -> logits float32 [N, classes], features float32 [N, 128]."""
+        self.eval()
+        parts = [self(to_unit(torch.from_numpy(part))) for part in np.array_split(images, len(images) // 512 + 1)]
+        logits, features = (torch.cat(side).numpy() for side in zip(*parts, strict=True))
+        return logits, features
+
+    def sha256(self) -> str:
+        """Hash of the floating-point weights: float32, little endian, in state-dict order."""
+        digest = hashlib.sha256()
+        for weight in self.state_dict().values():
+            if weight.is_floating_point():
+                digest.update(weight.detach().cpu().numpy().astype("<f4").tobytes())
+        return digest.hexdigest()
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 [N, H, W, C] -> float32 [N, C, H, W] in [-1, 1]."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def judge_for(dataset: Dataset, cache: Path) -> Judge:
+    """The judge of a labelled data set: out of `cache`, or trained (about 10 s on MNIST-5k) and put there."""
+    with torch.random.fork_rng():  # a judge must not change the run that asks for it
+        torch.manual_seed(RECIPE)
+        return _cached(dataset, cache, Judge(dataset.size, dataset.channels, len(dataset.class_names)))
+
+
+def _cached(dataset: Dataset, cache: Path, judge: Judge) -> Judge:
+    path = cache / f"{_digest(dataset.train)}-v{RECIPE}.pt"
+    if path.is_file():
+        try:
+            judge.load_state_dict(load(path)["weights"])
+            return judge
+        except (RunError, RuntimeError, KeyError):  # a damaged cache entry is made again
+            path.unlink(missing_ok=True)
+    _fit(judge, dataset.train)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(path, {"recipe": RECIPE, "weights": judge.state_dict()})
+    return judge
+
+
+def _digest(images: Images) -> str:
+    digest = hashlib.sha256(repr(images.images.shape).encode())
+    digest.update(np.ascontiguousarray(images.images).data)
+    assert images.labels is not None
+    digest.update(images.labels.astype("<i8").tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _fit(judge: Judge, train: Images) -> None:
+    images, labels = to_unit(torch.from_numpy(train.images)), torch.from_numpy(train.labels)
+    batch = min(BATCH, len(train))
+    per_epoch = max(1, len(train) // batch)
+    epochs = min(10, max(2, round(SEEN / len(train))))
+    optimizer = torch.optim.AdamW(judge.parameters())
+    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=epochs * per_epoch)
+    judge.train()
+    for _ in range(epochs):
+        order = torch.randperm(len(train))
+        for index in range(per_epoch):
+            rows = order[index * batch : (index + 1) * batch]
+            loss = F.cross_entropy(judge(images[rows])[0], labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            rates.step()
+    judge.eval()

@@ -1,0 +1,277 @@
+"""A config and a data set in, a trained run folder out: one loop for every kind of model."""
+
+import copy
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training import checkpoint, metrics
+from training.config import ModelSpec, TrainConfig
+from training.data import Dataset, Images
+from training.errors import ConfigError, DataError, Interrupted, RunError
+from training.judge import Judge, judge_for, to_unit
+from training.networks import Generator
+from training.objectives import Objective, objective_for
+from training.pictures import labelled_rows
+from training.run import RunFolder
+
+RECORD_EVERY = 50  # steps between two lines of metrics.jsonl
+SAMPLES = 10  # sample grids over a run, beside the first and the last
+ROWS, COLUMNS = 10, 10  # of the sample grid
+JUDGED = 1000  # generated images behind the closing figures
+JUDGES = Path.home() / ".cache" / "limner" / "judges"
+DECAY_FROM = 0.5  # share of the budget after which the rates fall linearly to 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training is: `fraction` of its budget in [0, 1], mean losses since the last report."""
+
+    step: int
+    images: int
+    seconds: float
+    fraction: float
+    losses: dict[str, float]
+
+
+def train(
+    config: TrainConfig,
+    dataset: Dataset,
+    observe: Callable[[Progress], None] = lambda progress: None,
+    cache: Path = JUDGES,
+) -> dict[str, Any]:
+    """Train into `config.out` (created before) and return the closing figures.
+
+    Raises Interrupted after SIGINT or SIGTERM, with the checkpoint saved; RunError where the losses leave the finite.
+    """
+    device = _device(config)
+    folder = RunFolder(config.out)
+    if device.type == "cpu":
+        torch.set_flush_denormal(True)  # late in training, denormal activations made steps up to 2 x slower
+    torch.manual_seed(config.seed)
+    spec = spec_for(config, dataset)
+    objective = objective_for(spec, config, device)
+    average = copy.deepcopy(objective.generator).eval().requires_grad_(False)
+    judge = judge_for(dataset, cache) if dataset.train.labels is not None else None
+    if judge is not None:
+        checkpoint.save(folder.judge, {"weights": judge.state_dict(), "sha256": judge.sha256()})
+
+    grid = _Grid(spec, dataset, folder, config.seed)
+    counts = Progress(0, 0, 0.0, 0.0, {})
+
+    def state(finished: bool, quality: dict[str, Any] | None = None) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            "spec": spec.model_dump(mode="json"),
+            "config": config.model_dump(mode="json"),
+            "data": dataset.name,
+            "step": counts.step,
+            "images": counts.images,
+            "seconds": counts.seconds,
+            "finished": finished,
+            "quality": quality,
+            "ema": average.state_dict(),
+            "networks": {name: network.state_dict() for name, network in objective.networks.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in objective.optimizers.items()},
+        }
+
+    with _signals() as stopped:
+        for counts in _steps(config, dataset, objective, average, device):
+            if counts.losses:
+                _report(counts, folder, observe)
+            if grid.due(counts.fraction):
+                grid.draw(average, counts.step)
+                checkpoint.save(folder.checkpoint, state(finished=False))
+            if stopped.is_set():
+                checkpoint.save(folder.checkpoint, state(finished=False))
+                raise Interrupted(f"stopped at step {counts.step}", f"The checkpoint is saved: {folder.checkpoint}.")
+        grid.draw(average, counts.step)
+        quality = judged(average, spec, judge, dataset, config.seed) if judge is not None else None
+        checkpoint.save(folder.checkpoint, state(finished=True, quality=quality))
+    closing = {"step": counts.step, "images": counts.images, "seconds": round(counts.seconds, 3), "quality": quality}
+    folder.record(finished=True, **closing)
+    return closing
+
+
+def spec_for(config: TrainConfig, dataset: Dataset) -> ModelSpec:
+    """The model that a config makes of a data set. Raises DataError for a conditional kind without classes."""
+    names = dataset.class_names if config.conditional else ()
+    if config.conditional and len(names) < 2:
+        plain = config.model.removeprefix("c")
+        raise DataError(
+            f"{config.model} needs at least two classes, {dataset.name} has {len(names)}",
+            f"Put the images into one sub-folder for each class, or train --model {plain}.",
+        )
+    return ModelSpec.model_validate(
+        {
+            "kind": config.model,
+            "latent": config.latent or (100 if config.adversarial else 32),
+            "size": dataset.size,
+            "channels": dataset.channels,
+            "class_names": names,
+            "width": config.width,
+        }
+    )
+
+
+def load_generator(path: Path) -> tuple[Generator, ModelSpec, dict[str, Any]]:
+    """A checkpoint file -> its averaged generator in eval mode, its shape, and the whole state. Raises RunError."""
+    state = checkpoint.load(path)
+    try:
+        spec = ModelSpec.model_validate(state["spec"])
+        generator = Generator(spec)
+        generator.load_state_dict(state["ema"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"{path} is no limner checkpoint", "Train again with this version of limner.") from error
+    return generator.eval(), spec, state
+
+
+def _steps(
+    config: TrainConfig, dataset: Dataset, objective: Objective, average: Generator, device: torch.device
+) -> Iterator[Progress]:
+    """Take steps until the budget is spent; yields after each, with losses every RECORD_EVERY steps."""
+    images = torch.from_numpy(dataset.train.images)
+    labels = torch.from_numpy(dataset.train.labels) if config.conditional else None
+    batch = min(config.batch, len(images))
+    budget = None if config.budget_epochs is None else max(batch, round(config.budget_epochs * len(images)))
+    rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in objective.optimizers.items()}
+    sums: dict[str, Tensor] = {}
+    step, start, fraction = 0, time.monotonic(), 0.0
+    rows = _rows(len(images), batch)
+    while fraction < 1:
+        for name, optimizer in objective.optimizers.items():
+            optimizer.param_groups[0]["lr"] = rates[name] * min(1.0, (1 - fraction) / (1 - DECAY_FROM))
+        index = next(rows)
+        image = to_unit(images[index]).to(device)
+        label = None if labels is None else labels[index].to(device)
+        for name, loss in objective.step(image, label).items():
+            sums[name] = sums.get(name, 0) + loss
+        step += 1
+        _follow(average, objective.generator, min(config.ema_decay, step / (step + config.ema_ramp)))
+        seconds = time.monotonic() - start
+        fraction = seconds / config.seconds if config.seconds else step * batch / (budget or 1)
+        losses: dict[str, float] = {}
+        if step % RECORD_EVERY == 0 or fraction >= 1:
+            past = (step - 1) % RECORD_EVERY + 1
+            losses = {name: float(total) / past for name, total in sums.items()}
+            sums = {}
+        yield Progress(step, step * batch, seconds, min(1.0, fraction), losses)
+
+
+def _rows(count: int, batch: int) -> Iterator[Tensor]:
+    """Row numbers, batch by batch: every image once an epoch, in a new order each time; the remainder is left out."""
+    while True:
+        yield from torch.randperm(count)[: count - count % batch].split(batch)
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, live: nn.Module, decay: float) -> None:
+    """average <- decay * average + (1 - decay) * live, batch statistics included."""
+    pairs = zip(average.state_dict().values(), live.state_dict().values(), strict=True)
+    floats = [(mean, now) for mean, now in pairs if mean.is_floating_point()]
+    means, nows = zip(*floats, strict=True)
+    torch._foreach_lerp_(means, nows, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _report(progress: Progress, folder: RunFolder, observe: Callable[[Progress], None]) -> None:
+    if not all(np.isfinite(loss) for loss in progress.losses.values()):
+        raise RunError(
+            f"the losses of {folder.path} are no longer finite at step {progress.step}",
+            "Train again with lower rates (--config), or look at the images.",
+        )
+    folder.record(
+        step=progress.step, images=progress.images, seconds=round(progress.seconds, 3), losses=progress.losses
+    )
+    observe(progress)
+
+
+@torch.inference_mode()
+def sample(generator: Generator, z: Tensor, label: Tensor | None) -> np.ndarray:
+    """z float32 [N, latent], label int64 [N] or None -> uint8 [N, H, W, C], by the rounding of the served graph."""
+    device = next(generator.parameters()).device
+    image = generator(z.to(device), None if label is None else label.to(device))
+    return image.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def judged(generator: Generator, spec: ModelSpec, judge: Judge, dataset: Dataset, seed: int) -> dict[str, Any]:
+    """Closing figures: label agreement (conditional kinds) and within-class variance beside that of real images."""
+    noise = torch.Generator().manual_seed(seed)
+    z = torch.randn(JUDGED, spec.latent, generator=noise)
+    label = torch.arange(JUDGED) % spec.classes if spec.classes else None
+    logits, features = judge.look(sample(generator, z, label))
+    labels = logits.argmax(1) if label is None else label.numpy()
+    real_logits, real_features = judge.look(dataset.test.images)
+    real_labels = dataset.test.labels if spec.classes else real_logits.argmax(1)
+    assert real_labels is not None
+    real = metrics.within_class_variance(real_features, real_labels)
+    quality: dict[str, Any] = {
+        "within_class_variance_ratio": round(metrics.within_class_variance(features, labels) / real, 4),
+        "protocol": {"samples": JUDGED, "split": "test", "judge_sha256": judge.sha256()},
+    }
+    if label is not None:
+        quality["agreement"] = round(metrics.agreement(logits, label.numpy()), 4)
+    return quality
+
+
+class _Grid:
+    """Pictures of fixed latents over time, beside real.png of the same shape: a row for each class."""
+
+    def __init__(self, spec: ModelSpec, dataset: Dataset, folder: RunFolder, seed: int) -> None:
+        self.folder = folder
+        self.next = 0.0
+        self.names = list(spec.class_names[:ROWS]) or [""] * ROWS
+        noise = torch.Generator().manual_seed(seed + 1)
+        self.z = torch.randn(len(self.names) * COLUMNS, spec.latent, generator=noise)
+        self.label = torch.arange(len(self.names)).repeat_interleave(COLUMNS) if spec.classes else None
+        self._save("real", _real_rows(dataset.train, len(self.names), bool(spec.classes)))
+
+    def due(self, fraction: float) -> bool:
+        return fraction >= self.next
+
+    def draw(self, generator: Generator, step: int) -> None:
+        while self.next <= 1 and self.due(self.next):
+            self.next += 1 / SAMPLES
+            break
+        images = sample(generator, self.z, self.label)
+        self._save(f"{step:07d}", np.split(images, len(self.names)))
+
+    def _save(self, stem: str, rows: list[np.ndarray]) -> None:
+        labelled_rows(list(zip(self.names, rows, strict=True)), scale=2).save(self.folder.samples / f"{stem}.png")
+
+
+def _real_rows(images: Images, rows: int, by_class: bool) -> list[np.ndarray]:
+    if by_class and images.labels is not None:
+        return [images.images[images.labels == label][:COLUMNS] for label in range(rows)]
+    return np.array_split(images.images[: rows * COLUMNS], rows)
+
+
+def _device(config: TrainConfig) -> torch.device:
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("no CUDA device answers", "Train with --device cpu, or install a CUDA build of torch.")
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """While inside, SIGINT and SIGTERM set an event instead of tearing a step apart (main thread only)."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
