@@ -1,0 +1,198 @@
+"""Run in, bundle out: the one place where training and the bundle meet, and the only one in export/ with torch."""
+
+import copy
+import importlib.metadata
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from export import bundle, gates
+from export.bundle import GRAPH, Artifact, Bundle, Manifest, Quality, Source, TensorSpec
+from export.engines import open_engine
+from training.config import ModelSpec
+from training.loop import load_generator, sample
+from training.networks import Generator
+from training.pictures import labelled_rows
+from training.run import RunFolder
+
+OPSET, IR = 20, 10  # read by every ONNX Runtime >= 1.17, OpenVINO and TensorRT >= 10
+LARGEST_BATCH = 4096  # a bound that the exporter wants; nothing depends on it
+SAMPLE_COLUMNS = 10
+PROBE_ROWS = max(gates.BUCKETS)
+
+
+def export(run: Path, models: Path, name: str | None = None) -> Bundle:
+    """Export a run's best.pt (else the EMA weights of its checkpoint.pt) as the next version of `models/name`.
+
+    A version that was made from the same checkpoint is returned as it is. Raises RunError for a folder that is no run,
+    GateError where ONNX Runtime's pictures are not torch's, BundleError where the bundle cannot be written.
+    """
+    folder = RunFolder(run)
+    checkpoint = folder.exported_checkpoint()
+    name = name or folder.name
+    sha256 = bundle.hash_file(checkpoint)
+    made = bundle.find(models, name, sha256)
+    if made is not None:
+        return made
+    generator, spec, state = load_generator(checkpoint)
+    with bundle.new_version(models, name) as (part, version):
+        graph = to_graph(generator, spec)
+        onnx.save(graph, part / GRAPH)
+        artifact = _gated(part / GRAPH, generator, spec)
+        _samples(part, spec)
+        manifest = Manifest(
+            name=name,
+            version=version,
+            kind=spec.kind,
+            latent=spec.latent,
+            height=spec.size,
+            width=spec.size,
+            channels=spec.channels,
+            class_names=spec.class_names,
+            inputs=tuple(_tensor(value) for value in graph.graph.input),
+            outputs=tuple(_tensor(value) for value in graph.graph.output),
+            opset=OPSET,
+            source=Source(
+                run=folder.name,
+                checkpoint_sha256=sha256,
+                data=state["data"],
+                images_seen=state["images"],
+                code_version=importlib.metadata.version("limner"),
+            ),
+            quality=Quality.model_validate(state["quality"]) if state["quality"] else None,
+            artifacts=(artifact,),
+            files={"samples.png": bundle.hash_file(part / "samples.png")},
+        )
+        bundle.write_manifest(part, manifest)
+    return bundle.read(models / name / str(version))
+
+
+class _Served(nn.Module):
+    """The graph contract: z, label -> image uint8 [N, H, W, C], check float32 [N] (the mean before rounding)."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        image = self.generator(z, label)
+        levels = image.add(1).mul(127.5).round().clamp(0, 255).permute(0, 2, 3, 1)
+        return levels.to(torch.uint8), image.mean(dim=(1, 2, 3))
+
+
+def to_graph(generator: Generator, spec: ModelSpec) -> onnx.ModelProto:
+    """A generator in eval mode -> the served graph: only N dynamic, no BatchNorm, default domain, no paths in it."""
+    served = _Served(_without_batch_norm(generator)).eval()
+    z = torch.zeros(2, spec.latent)
+    batch = Dim("batch", min=1, max=LARGEST_BATCH)
+    inputs: dict[str, Tensor] = {"z": z}
+    if spec.classes:
+        inputs["label"] = torch.zeros(2, dtype=torch.int64)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns of its own internals
+        program = torch.onnx.export(
+            served,
+            kwargs=inputs,
+            dynamo=True,
+            external_data=False,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=["image", "check"],
+            dynamic_shapes={name: {0: batch} for name in inputs},
+            verbose=False,
+        )
+    assert program is not None
+    return _stripped(program.model_proto)
+
+
+def _without_batch_norm(generator: Generator) -> Generator:
+    """A copy with each BatchNorm folded into the layer before it: the same function, fewer operations."""
+    folded = copy.deepcopy(generator).cpu().eval()
+    layers: list[nn.Module] = []
+    for layer in folded.blocks:
+        if not isinstance(layer, nn.BatchNorm2d):
+            layers.append(layer)
+        elif layers:
+            layers[-1] = fuse_conv_bn_eval(layers[-1], layer, transpose=True)  # type: ignore[type-var]
+        else:  # after the projection, whose outputs are [C, base, base]: one scale for each channel's cells
+            assert layer.running_var is not None
+            assert layer.running_mean is not None
+            scale = layer.weight * (layer.running_var + layer.eps).rsqrt()
+            shift = layer.bias - layer.running_mean * scale
+            cells = folded.base**2
+            with torch.no_grad():
+                folded.project.weight.mul_(scale.repeat_interleave(cells)[:, None])
+                folded.project.bias.mul_(scale.repeat_interleave(cells)).add_(shift.repeat_interleave(cells))
+    folded.blocks = nn.Sequential(*layers)
+    return folded
+
+
+def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop names of files, stack traces and producers; fix the IR version; keep the default domain alone."""
+    model.ir_version = IR
+    model.producer_name, model.producer_version, model.doc_string = "limner", "", ""
+    del model.metadata_props[:]
+    graph = model.graph
+    graph.name, graph.doc_string = "generator", ""
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    used = {node.domain for node in graph.node}
+    assert used <= {""}, f"operators outside the default domain: {used}"
+    kept = [entry for entry in model.opset_import if entry.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _gated(path: Path, generator: Generator, spec: ModelSpec) -> Artifact:
+    """Hold the file against torch and list the buckets that may be served."""
+
+    def torch_pictures(z: np.ndarray, label: np.ndarray | None) -> np.ndarray:
+        return sample(generator, torch.from_numpy(z), None if label is None else torch.from_numpy(label))
+
+    engine = open_engine("onnxruntime", "fp32", path)
+    try:
+        z, label = gates.probe(PROBE_ROWS, spec.latent, spec.classes)
+        found = gates.parity(engine, torch_pictures, "torch", z, label)
+        buckets = gates.invariant_buckets(engine, z, label)
+    finally:
+        engine.close()
+    return Artifact(
+        engine="onnxruntime",
+        precision="fp32",
+        file=GRAPH,
+        sha256=bundle.hash_file(path),
+        parity=found,
+        buckets=buckets,
+    )
+
+
+def _samples(part: Path, spec: ModelSpec) -> None:
+    """samples.png: what the exported file draws, a row for each class (ten at most)."""
+    names = list(spec.class_names[:10]) or [""] * 4
+    count = len(names) * SAMPLE_COLUMNS
+    z, _ = gates.probe(count, spec.latent, 0)
+    label = np.repeat(np.arange(len(names)), SAMPLE_COLUMNS) if spec.classes else None
+    engine = open_engine("onnxruntime", "fp32", part / GRAPH)
+    try:
+        rows = np.split(engine.run(z, label), len(names))
+    finally:
+        engine.close()
+    labelled_rows(list(zip(names, rows, strict=True)), scale=2).save(part / "samples.png")
+
+
+def _tensor(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    shape = tuple("N" if axis.dim_param else axis.dim_value for axis in tensor.shape.dim)
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
+    return TensorSpec(name=value.name, dtype=dtype, shape=shape)
