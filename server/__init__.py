@@ -1,0 +1,1 @@
+"""Bundles in, pictures over HTTP out. Never imports torch."""

@@ -1,0 +1,69 @@
+"""Settings in, a warmed-up ASGI application out: the wiring and the lifespan, nothing else."""
+
+import importlib.metadata
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse
+from starlette.staticfiles import StaticFiles
+
+from server import errors, routes
+from server.repository import open_repository
+from server.routes import generate, health, models
+from server.settings import Settings
+from server.state import State
+from server.telemetry import Metrics, RequestObserver, log
+from training.errors import LimnerError
+
+VERSION = importlib.metadata.version("limner")
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Open and warm up every model, then wire the routes. Raises LimnerError where a bundle cannot be served."""
+    metrics = Metrics()
+    state = State(settings, open_repository(settings, metrics.observe_batch), metrics)
+    for versions in state.repository.versions().values():
+        for model in versions:
+            metrics.add_model(model.title, digest=model.bundle.digest, artifact=model.artifact)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        served = [model.title for versions in state.repository.versions().values() for model in versions]
+        log.info("started", version=VERSION, models=served)
+        yield
+        state.repository.close()
+        log.info("stopped")
+
+    app = FastAPIOffline(  # /docs with its scripts from the package, not from a CDN
+        title="limner",
+        version=VERSION,
+        summary="Images from small generators, in batches.",
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.limner = state
+    app.add_middleware(RequestObserver, metrics=metrics, drain=state.drain)
+    app.add_exception_handler(LimnerError, errors.on_limner_error)
+    app.add_exception_handler(HTTPException, errors.on_http_exception)
+    app.add_exception_handler(Exception, errors.on_unexpected)
+    for module in (generate, models, health):
+        app.include_router(module.router)
+    page = settings.playground / "index.html"
+    app.mount("/playground", StaticFiles(directory=settings.playground, check_dir=False))
+    app.add_api_route("/", lambda: FileResponse(page), methods=["GET"], include_in_schema=False)
+    app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's schema and the two components that raw routes refer to."""
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+        schema["components"]["schemas"] |= routes.COMPONENTS
+        app.openapi_schema = schema
+    return app.openapi_schema

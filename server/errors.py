@@ -1,0 +1,128 @@
+"""A failure in, its HTTP answer out: the request's faults and the server's states, and the one place that renders them.
+
+RequestError
+├── Unparsable 400          the body is no JSON object
+├── NotFound 404            no such model, version or route
+├── NotAcceptable 406       no supported type in Accept
+├── TooLarge 413            the body is over the limit
+├── UnsupportedType 415     the body is of another type
+├── InvalidParameter 422    a value is out of range, or a name is unknown or given twice
+├── Overloaded 429          the queue is full; Retry-After says when to come back
+├── NotReady 503            starting or draining
+└── Expired 504             accepted, but not done in time
+"""
+
+import json
+import math
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+
+from training.errors import LimnerError
+
+PROBLEM = "application/problem+json"
+SHOWN = 100  # characters of a refused value that an answer repeats
+
+
+class RequestError(LimnerError):
+    status = 400
+    code = "request"
+    title = "The request cannot be answered"
+
+    def __init__(self, what: str, mend: str = "", retry_after: float | None = None, **members: Any) -> None:
+        super().__init__(what, mend)
+        self.members = members
+        self.headers = {} if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))}
+
+
+class Unparsable(RequestError):
+    status, code, title = 400, "unparsable-body", "The body cannot be parsed"
+
+
+class NotFound(RequestError):
+    status, code, title = 404, "not-found", "There is no such thing here"
+
+
+class NotAcceptable(RequestError):
+    status, code, title = 406, "not-acceptable", "No supported type is acceptable"
+
+
+class TooLarge(RequestError):
+    status, code, title = 413, "body-too-large", "The body is too large"
+
+
+class UnsupportedType(RequestError):
+    status, code, title = 415, "unsupported-type", "The body's type is not supported"
+
+
+class InvalidParameter(RequestError):
+    status, code, title = 422, "invalid-parameter", "A parameter is not valid"
+
+    def __init__(self, field: str, value: Any, allowed: str, what: str = "") -> None:
+        shown = shorten(value)
+        detail = what or f"{field}={shown} is not allowed"
+        super().__init__(detail, f"Allowed: {allowed}.", field=field, value=shown, allowed=allowed)
+
+
+class Overloaded(RequestError):
+    status, code, title = 429, "queue-full", "The queue is full"
+
+
+class NotReady(RequestError):
+    status, code, title = 503, "not-ready", "The server is not ready"
+
+
+class Expired(RequestError):
+    status, code, title = 504, "expired", "The time ran out"
+
+
+def shorten(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+
+
+def problem(error: LimnerError) -> Response:
+    """RFC 9457: type, title, status, detail, and the members of a refused parameter."""
+    known = isinstance(error, RequestError)
+    content: dict[str, Any] = {
+        "type": f"urn:limner:problem:{error.code}",
+        "title": error.title if known else "The engine failed",
+        "status": error.status,
+        "detail": str(error),
+    }
+    if known:
+        content |= error.members
+    headers = error.headers if known else {}
+    body = json.dumps(content).encode()  # ASCII: a refused value may hold anything
+    return Response(body, error.status, {**headers, "Cache-Control": "no-store"}, media_type=PROBLEM)
+
+
+async def on_limner_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LimnerError)
+    request.state.failure = error
+    return problem(error)
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals (no such route, wrong method) in the same form."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return problem(NotFound(f"there is no {request.url.path}", "See /docs."))
+    refused = RequestError(f"{request.method} {request.url.path} is not possible", "See /docs.")
+    refused.status, refused.code, refused.title = error.status_code, "method-not-allowed", "The method is not allowed"
+    refused.headers = {"Allow": ", ".join(sorted(_methods(request)))}
+    return problem(refused)
+
+
+def _methods(request: Request) -> set[str]:
+    """Every method that some route has for this path: Starlette's own Allow names the first route's alone."""
+    matching = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
+    return {method for route in matching for method in getattr(route, "methods", None) or ()}
+
+
+async def on_unexpected(request: Request, error: Exception) -> Response:
+    """A fault of limner itself: logged with its traceback by the telemetry middleware, never shown to a user."""
+    return problem(LimnerError("limner failed to answer this request", "The server's log says why."))

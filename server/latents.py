@@ -1,0 +1,47 @@
+"""Seed in, latent out: the image identity (docs/image-identity.md). Image i of a request with seed S is image S + i.
+
+Only raw Philox bits and fixed arithmetic are used, because NumPy's distribution methods may change between versions.
+"""
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+SEEDS = 2**63  # seeds are 0 ... SEEDS - 1 and wrap around
+DRAWN_SEEDS = 2**53  # seeds that the server draws itself: exact in a JavaScript number
+
+
+def uniforms(seed: int, count: int, latent: int) -> np.ndarray:
+    """float64 [count, latent + 2] strictly inside (0, 1): row i belongs to seed + i alone.
+
+    A seed owns B = ⌈(latent + 2) / 4⌉ Philox blocks of 4 words, from counter seed·B on, so consecutive seeds are one
+    draw. u = ((word >> 12) + ½) · 2⁻⁵² is exact in float64.
+    """
+    blocks = -(-(latent + 2) // 4)
+    before_wrap = min(count, SEEDS - seed)
+    words = np.random.Philox(key=0, counter=seed * blocks).random_raw(4 * blocks * before_wrap)
+    if before_wrap < count:
+        wrapped = np.random.Philox(key=0, counter=0).random_raw(4 * blocks * (count - before_wrap))
+        words = np.concatenate([words, wrapped])
+    rows = words.reshape(count, 4 * blocks)[:, : latent + 2]
+    return ((rows >> np.uint64(12)) + 0.5) * 2.0**-52
+
+
+def draw(
+    seed: int, count: int, latent: int, classes: int, label: int | None = None, truncation: float | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The inputs of images seed ... seed + count - 1: z float32 [count, latent], labels int64 [count] or None.
+
+    `truncation` ψ in σ: z is drawn from the normal truncated to [-ψ, ψ] (Brock et al. 2019). Without a label, each
+    image of a conditional model takes the class ⌊u·classes⌋ of its own next uniform.
+    """
+    u = uniforms(seed, count, latent)
+    inner = u[:, :latent]
+    if truncation is not None:
+        low = ndtr(-truncation)
+        inner = low + inner * (ndtr(truncation) - low)
+    z = ndtri(inner).astype(np.float32)
+    if not classes:
+        return z, None
+    if label is not None:
+        return z, np.full(count, label, np.int64)
+    return z, (u[:, latent] * classes).astype(np.int64)

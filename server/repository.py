@@ -1,0 +1,163 @@
+"""A folder of bundles in, live models out: each with an engine that was warmed up and checked on this machine."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from export import gates
+from export.bundle import Bundle, BundleError, read, version_folders
+from export.engines import Engine, open_engine
+from server.batcher import Batch, Batcher, Generated
+from server.errors import Expired, InvalidParameter, NotFound
+from server.settings import Settings
+from training.errors import ConfigError
+
+WARM_UP_SHIFTS = 2  # of the batch-invariance check, which the export ran in full
+
+
+@dataclass(frozen=True)
+class LiveModel:
+    """One version of one model, ready to generate."""
+
+    bundle: Bundle
+    name: str
+    engine: dict[str, str]
+    artifact: str
+    buckets: tuple[int, ...]
+    batcher: Batcher
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    @property
+    def version(self) -> int:
+        return self.bundle.manifest.version
+
+    def label_index(self, label: int | str | None) -> int | None:
+        """A class name first, then an index. Raises InvalidParameter, also for a label to an unconditional model."""
+        if label is None:
+            return None
+        names = self.bundle.manifest.class_names
+        if not names:
+            raise InvalidParameter("label", label, "no label", f"{self.title} has no classes")
+        if label in names:
+            return names.index(str(label))
+        text = str(label)
+        if text.isascii() and text.isdigit() and len(text) < 10 and int(text) < len(names):
+            return int(text)
+        indices = f"an index from 0 to {len(names) - 1}"
+        spelt = indices if list(names) == [str(index) for index in range(len(names))] else _listed(names, indices)
+        raise InvalidParameter("label", label, spelt)
+
+    async def generate(self, z: np.ndarray, label: np.ndarray | None, seconds: float) -> Generated:
+        """Queue and wait. Raises Expired after `seconds`; leaving (cancellation) frees the place in the queue."""
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(self.batcher.submit(z, label)), seconds)
+        except TimeoutError as error:
+            raise Expired(f"no picture after {seconds:g} s", "Ask for fewer images, or later.") from error
+
+
+def _listed(names: tuple[str, ...], indices: str) -> str:
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return f"a class name ({shown}) or {indices}"
+
+
+class Repository:
+    """The live models, by name and version."""
+
+    def __init__(self, models: list[LiveModel], default: str | None) -> None:
+        self._models: dict[str, dict[int, LiveModel]] = {}
+        for model in models:
+            self._models.setdefault(model.name, {})[model.version] = model
+        self._default = default
+
+    def get(self, name: str | None, version: int | None) -> LiveModel:
+        """The model that a request means. Raises InvalidParameter or NotFound with the names there are."""
+        names = ", ".join(self._models)
+        if name is None:
+            name = self._default or (names if len(self._models) == 1 else None)
+        if name is None:
+            raise InvalidParameter("model", None, names, "several models are served and none is named")
+        versions = self._models.get(name)
+        if versions is None:
+            raise NotFound(
+                f"there is no model '{name[:100]}'",
+                f"Allowed: {names}.",
+                field="model",
+                value=name[:100],
+                allowed=names,
+            )
+        if version is None:
+            version = max(versions)
+        if version not in versions:
+            there = ", ".join(map(str, sorted(versions)))
+            raise NotFound(
+                f"{name} has no version {version}",
+                f"Allowed: {there}.",
+                field="version",
+                value=str(version),
+                allowed=there,
+            )
+        return versions[version]
+
+    def versions(self) -> dict[str, list[LiveModel]]:
+        """Name -> its versions, ascending."""
+        return {name: [models[version] for version in sorted(models)] for name, models in self._models.items()}
+
+    def close(self) -> None:
+        for models in self._models.values():
+            for model in models.values():
+                model.batcher.close()
+
+
+def open_repository(settings: Settings, observe: Callable[[str, Batch], None]) -> Repository:
+    """Read, verify, open and warm up every bundle. Raises BundleError, EngineError, ConfigError: all or nothing."""
+    bundles = [read(folder) for folder in version_folders(settings.models)]
+    if not bundles:
+        what = "holds no bundle" if settings.models.is_dir() else "is no folder"
+        raise BundleError(
+            f"'{settings.models}' {what}", f"Export a run into it: limner export RUN --models {settings.models}."
+        )
+    names = {bundle.manifest.name for bundle in bundles}
+    if settings.name is not None and len(names) > 1:
+        raise ConfigError(f"--name renames one model, '{settings.models}' holds {len(names)}", "Serve one of them.")
+    if settings.default_model is not None and settings.default_model not in (settings.name or names):
+        raise ConfigError(f"no model '{settings.default_model}' to be the default", f"There is {', '.join(names)}.")
+    models: list[LiveModel] = []
+    try:
+        models.extend(_open(bundle, settings, observe) for bundle in bundles)
+    except BaseException:
+        Repository(models, None).close()
+        raise
+    return Repository(models, settings.default_model)
+
+
+def _open(bundle: Bundle, settings: Settings, observe: Callable[[str, Batch], None]) -> LiveModel:
+    manifest = bundle.manifest
+    name = settings.name or manifest.name
+    title = f"{name}@{manifest.version}"
+    artifact = manifest.artifacts[0]
+    path: Path = bundle.folder / artifact.file
+    engine = open_engine(artifact.engine, artifact.precision, path, artifact.buckets, settings.engine_threads)
+    buckets = _checked(engine, bundle)
+    if buckets != artifact.buckets:
+        engine.close()
+        engine = open_engine(artifact.engine, artifact.precision, path, buckets, settings.engine_threads)
+    batcher = Batcher(engine, settings.queue_images, lambda batch: observe(title, batch))
+    return LiveModel(bundle, name, engine.describe(), engine.artifact, buckets, batcher)
+
+
+def _checked(engine: Engine, bundle: Bundle) -> tuple[int, ...]:
+    """The warm-up: which of the listed buckets leave each row alone on this machine too. Bucket 1 is the row alone."""
+    manifest = bundle.manifest
+    z, label = gates.probe(max(engine.buckets), manifest.latent, manifest.classes)
+    agreed = gates.invariant_buckets(engine, z, label, engine.buckets, WARM_UP_SHIFTS)
+    if 1 not in agreed:
+        raise BundleError(
+            f"{bundle.title} gives other pixels for the same latent on this machine", "Run with --engine-threads 1."
+        )
+    return agreed

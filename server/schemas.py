@@ -1,0 +1,224 @@
+"""A request's query and body in, one validated GenerateRequest out; what is unknown or repeated is refused by name."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from starlette.requests import Request
+
+from server.errors import InvalidParameter, NotAcceptable, TooLarge, Unparsable, UnsupportedType
+from server.images import MEDIA_TYPES
+from server.latents import SEEDS
+
+LARGEST_TRUNCATION = 8.0  # σ: beyond, a float32 normal is not truncated at all
+WILDCARDS = {"*/*": "png", "image/*": "png", "application/*": "json"}
+_DECIMAL = re.compile(r"[0-9]{1,40}")
+_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
+
+
+def _integer(value: Any) -> int:
+    """An integer, or its decimal digits in a string; no booleans, fractions, signs or spaces."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+        return int(value)
+    raise ValueError("not an integer")
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9:
+        return float(value)
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return float(value)
+    raise ValueError("not a number")
+
+
+def _label(value: Any) -> int | str:
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise ValueError("not a class name or index")
+
+
+Integer = Annotated[int, BeforeValidator(_integer)]
+
+
+class GenerateRequest(BaseModel):
+    """What is asked of `/generate`, in the query or in a JSON body."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: Annotated[
+        int | str | None,
+        BeforeValidator(_label),
+        WithJsonSchema({"type": ["string", "integer"], "minimum": 0, "examples": ["3"]}),
+    ] = Field(
+        default=None, description="A class name, else a class index. Absent: a class for each image, from its seed."
+    )
+    n: Annotated[Integer, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 1024, "default": 1})] = Field(
+        default=1, ge=1, description="How many images: image i is the image of seed + i."
+    )
+    seed: Annotated[
+        Integer | None,
+        BeforeValidator(_integer),
+        WithJsonSchema(
+            {
+                "type": ["integer", "string"],
+                "minimum": 0,
+                "maximum": SEEDS - 1,
+                "pattern": "^[0-9]{1,19}$",
+                "examples": ["7"],
+            }
+        ),
+    ] = Field(
+        default=None,
+        ge=0,
+        lt=SEEDS,
+        description="Seed of the first image. Absent: the server draws one and returns it.",
+    )
+    truncation: Annotated[
+        float | None,
+        BeforeValidator(_number),
+        WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": LARGEST_TRUNCATION}),
+    ] = Field(
+        default=None,
+        gt=0,
+        le=LARGEST_TRUNCATION,
+        description="Latents within ±ψ σ: less variety, more typical pictures.",
+    )
+    format: Annotated[str | None, WithJsonSchema({"type": "string", "enum": list(MEDIA_TYPES)})] = Field(
+        default=None, description="Absent: the best supported type in Accept, else png. A png with n > 1 is a sheet."
+    )
+    model: Annotated[str | None, WithJsonSchema({"type": "string"})] = Field(
+        default=None, description="Absent: the only model, or the server's default."
+    )
+    version: Annotated[Integer | None, BeforeValidator(_integer), WithJsonSchema({"type": "integer", "minimum": 1})] = (
+        Field(default=None, ge=1, description="Absent: the highest.")
+    )
+
+
+ALLOWED = {
+    "label": "a class name or a class index",
+    "n": "an integer from 1",
+    "seed": "an integer from 0 to 2^63 - 1",
+    "truncation": f"a number over 0, at most {LARGEST_TRUNCATION:g}",
+    "format": " or ".join([", ".join([*MEDIA_TYPES][:-1]), [*MEDIA_TYPES][-1]]),
+    "model": "the name of a model",
+    "version": "an integer from 1",
+}
+
+
+async def read(request: Request, max_body_bytes: int) -> GenerateRequest:
+    """Query and JSON body of a request -> GenerateRequest. Raises the RequestErrors of design section 5."""
+    query = request.query_params.multi_items()
+    body = _parse(request.headers.get("content-type", ""), await _body(request, max_body_bytes))
+    return validate([*query, *body])
+
+
+def validate(pairs: Iterable[tuple[str, Any]]) -> GenerateRequest:
+    """Names and values, from wherever they came -> GenerateRequest. Raises InvalidParameter."""
+    pairs = list(pairs)
+    for name, times in Counter(name for name, _ in pairs).items():
+        if name not in GenerateRequest.model_fields:
+            known = ", ".join(GenerateRequest.model_fields)
+            raise InvalidParameter(name, dict(pairs)[name], known, f"there is no parameter '{name[:50]}'")
+        if times > 1:
+            values = [value for other, value in pairs if other == name]
+            raise InvalidParameter(name, values, f"{name} once", f"{name} is given {times} times")
+    values = {name: value for name, value in pairs if value is not None}  # null in JSON = absent
+    try:
+        asked = GenerateRequest.model_validate(values)
+    except ValidationError as error:
+        field = str(error.errors()[0]["loc"][0])
+        raise InvalidParameter(field, values[field], ALLOWED[field]) from error
+    if asked.format is not None and asked.format not in MEDIA_TYPES:
+        raise InvalidParameter("format", asked.format, ALLOWED["format"])
+    return asked
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    if request.method not in ("POST", "PUT"):
+        return b""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > limit:
+            raise TooLarge(f"the body is over {limit} bytes", "Send a smaller one.")
+    return body
+
+
+def _parse(content_type: str, body: bytes) -> list[tuple[str, Any]]:
+    if not body.strip():
+        return []
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        shown = content_type or "no Content-Type"
+        raise UnsupportedType(f"a body of {shown[:100]} is not understood", "Send application/json, or use the query.")
+    try:
+        pairs = json.loads(body, object_pairs_hook=_Pairs, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise Unparsable("the body is no JSON", 'Send an object such as {"label": 3, "n": 4}.') from error
+    if not isinstance(pairs, _Pairs):
+        raise Unparsable("the body is no JSON object", 'Send an object such as {"label": 3, "n": 4}.')
+    return list(pairs)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as it was written, so that a name given twice is seen."""
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def choose_format(asked: str | None, accept: str | None) -> str:
+    """`format` if given, else the supported type of highest q in Accept (first on ties), else what a wildcard covers.
+
+    Without an Accept header: png. Raises NotAcceptable where Accept names neither a supported type nor a wildcard.
+    """
+    if asked is not None:
+        return asked
+    if not accept or not accept.strip():
+        return "png"
+    named = {media_type: name for name, media_type in MEDIA_TYPES.items()}
+    ranges = [media_type for media_type, _ in sorted(_ranges(accept), key=lambda pair: -pair[1])]
+    for choices in (named, WILDCARDS):
+        found = next((choices[media_type] for media_type in ranges if media_type in choices), None)
+        if found is not None:
+            return found
+    supported = ", ".join(named)
+    raise NotAcceptable(f"Accept names none of {supported}", "Name one of them, or */*.", allowed=supported)
+
+
+def _ranges(accept: str) -> list[tuple[str, float]]:
+    """`image/png;q=0.5, */*` -> [("image/png", 0.5), ("*/*", 1.0)], without those of q = 0 or of no number."""
+    ranges = []
+    for part in accept.split(","):
+        media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        weights = [piece[2:] for piece in parameters if piece.startswith("q=")] or ["1"]
+        if _NUMBER.fullmatch(weights[0]) and float(weights[0]) > 0:
+            ranges.append((media_type, float(weights[0])))
+    return ranges
+
+
+def openapi() -> dict[str, Any]:
+    """The documentation of GenerateRequest for FastAPI's `openapi_extra`: query parameters, and the same as a body."""
+    properties = GenerateRequest.model_json_schema()["properties"]
+    for schema in properties.values():
+        schema.pop("title", None)
+        if schema.get("default", 0) is None:
+            schema.pop("default")
+    return {
+        "parameters": [
+            {
+                "name": name,
+                "in": "query",
+                "required": False,
+                "description": schema["description"],
+                "schema": {key: value for key, value in schema.items() if key != "description"},
+            }
+            for name, schema in properties.items()
+        ],
+        "body": {"type": "object", "additionalProperties": False, "properties": properties},
+    }

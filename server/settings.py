@@ -1,0 +1,30 @@
+"""Everything that decides how the server behaves: one frozen object, resolved once by the command line.
+
+Each field is read from `LIMNER_<FIELD>` where no flag is given.
+"""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+CHECKOUT_OR_SITE = Path(__file__).resolve().parents[1]  # the wheel keeps the checkout's layout
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: Path = Field(default=Path("models"), description="a folder of bundles, or one bundle")
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535, description="0 takes any free port")
+    name: str | None = Field(default=None, description="serve a single model under this name")
+    default_model: str | None = Field(default=None, description="answers requests that name no model")
+    engine_threads: int | None = Field(
+        default=None, ge=1, le=1024, description="CPU threads of one batch; default: all cores"
+    )
+    max_images: int = Field(default=1024, ge=1, description="largest n of one answer")
+    max_sheet: int = Field(default=256, ge=1, description="largest n of a picture format")
+    queue_images: int = Field(default=4096, ge=1, description="images waiting for one model; more are refused with 429")
+    timeout_seconds: float = Field(default=30.0, gt=0, description="from arrival to pixels")
+    max_body_bytes: int = Field(default=1 << 20, ge=1)
+    drain_seconds: float = Field(default=20.0, ge=0, description="for requests in flight after SIGTERM")
+    playground: Path = Field(default=CHECKOUT_OR_SITE / "clients" / "playground", description="static page at /")
