@@ -1,0 +1,400 @@
+"""The command line: flags in, one stage run, one line on failure; and the demo, which composes them all.
+
+Longer than other files because every command is declared here and nowhere else. A stage is imported when its command
+runs, so that `--help` is quick and never loads torch.
+"""
+
+import importlib.metadata
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from pydantic import BaseModel, ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from training.errors import ConfigError, LimnerError
+
+if TYPE_CHECKING:
+    from export.bundle import Bundle
+    from server.settings import Settings
+    from training.config import TrainConfig
+
+app = typer.Typer(
+    help="Train small image generators, export them to ONNX, serve them in batches over HTTP.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+DEMO_RUN, DEMO_NAME, DEMO_SECONDS = Path("runs/demo"), "digits", 60.0
+DEMO_COLUMNS, DEMO_SCALE, DEMO_SEED = 12, 2, 0
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+def main() -> None:
+    """Run a command; a LimnerError becomes its one line and its exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except LimnerError as error:
+        if debug:
+            raise
+        err.print(f"[bold red]error:[/] {_plain(str(error))}" if error.exit_code == 1 else _plain(str(error)))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def resolve(schema: type[Schema], flags: dict[str, Any], prefix: str, file: Path | None = None) -> Schema:
+    """Flag > environment > config file > default, written once, validated once. Raises ConfigError."""
+    import yaml
+    from pydantic_settings import EnvSettingsSource
+
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            loaded = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise ConfigError(f"cannot read {file} ({error})", "Give a YAML file: --config run.yaml.") from error
+        if not isinstance(loaded, dict):
+            raise ConfigError(f"{file} is no mapping of settings", "Write lines such as seconds: 60.")
+        values |= {str(name): value for name, value in loaded.items()}
+    values |= EnvSettingsSource(schema, env_prefix=prefix)()  # type: ignore[arg-type]  # reads fields only
+    values |= {name: value for name, value in flags.items() if value is not None}
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        message = first["msg"].removeprefix("Value error, ")
+        shown = f" ({name}={first['input']})" if name else ""
+        raise ConfigError(f"{message}{shown}", "See --help.") from error
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        out.print(f"limner {importlib.metadata.version('limner')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    pass
+
+
+Models = Annotated[Path, typer.Option("--models", help="Folder of bundles.", show_default="models")]
+
+
+@app.command()
+def train(
+    model: Annotated[str | None, typer.Option(help="gan, cgan, vae or cvae.", show_default="cgan")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="mnist-5k, fashion-mnist[:FOLDER], or a folder of images.", show_default="mnist-5k"),
+    ] = None,
+    out_: Annotated[Path | None, typer.Option("--out", help="Run folder.", show_default="runs/model")] = None,
+    size: Annotated[int | None, typer.Option(help="Pixels: 28, 32 or 64.", show_default="the set's own")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the images.", show_default="20")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Wall seconds in the training loop, instead.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.", show_default="0")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with any setting, also those without a flag.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False,
+) -> None:
+    """Train a generator into a run folder.
+
+    Ctrl-C saves the checkpoint. Settings also come from LIMNER_TRAIN_... and --config; a flag wins.
+    """
+    from training.config import TrainConfig
+
+    flags = {"model": model, "data": data, "out": out_, "size": size, "epochs": epochs, "seconds": seconds}
+    settings = resolve(TrainConfig, flags | {"seed": seed, "device": device}, "LIMNER_TRAIN_", config)
+    if dry_run:
+        import yaml
+
+        out.print(_plain(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False).rstrip()))
+        return
+    _train(settings, overwrite)
+
+
+def _train(config: "TrainConfig", overwrite: bool) -> None:
+    from training.run import RunFolder
+
+    folder = RunFolder(config.out)
+    folder.guard(overwrite)
+    with _needs("train"):
+        from training import data, loop
+        from training.progress import TrainingProgress
+    dataset = data.load(config.data, config.size)
+    loop.spec_for(config, dataset)  # refuse before an older run is replaced
+    count = len(dataset.train) + len(dataset.val) + len(dataset.test)
+    classes = f"{len(dataset.class_names)} classes" if dataset.class_names else "no classes"
+    out.print(f"{dataset.name}: {count} images of {dataset.size}x{dataset.size}x{dataset.channels}, {classes}")
+    if dataset.note:
+        err.print(f"[yellow]{_plain(dataset.note)}[/]")
+    folder.create(config)
+    with TrainingProgress(err, f"training {config.model}") as progress:
+        closing = loop.train(config, dataset, progress)
+    out.print(f"trained {closing['images']:,} images in {closing['seconds']:.0f} s: {folder.path}")
+    if closing["quality"]:
+        out.print(_quality_line(closing["quality"]))
+
+
+def _quality_line(quality: dict[str, Any]) -> str:
+    agreement = quality.get("agreement")
+    said = [] if agreement is None else [f"the judge agrees with the label on {agreement:.1%} of samples"]
+    said.append(f"variance within classes {quality['within_class_variance_ratio']:.2f} of real")
+    return "; ".join(said)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    to: Annotated[list[str] | None, typer.Option(help="Target: onnx.", show_default="onnx")] = None,
+    models: Models = Path("models"),
+    name: Annotated[str | None, typer.Option(help="Model name.", show_default="the run's")] = None,
+) -> None:
+    """Export a run to a bundle, through the gates.
+
+    The file's pictures must be torch's pictures, or nothing is written.
+    """
+    for target in to or ["onnx"]:
+        if target != "onnx":
+            raise ConfigError(f"there is no target '{target}'", "This version exports --to onnx.")
+    _print_bundle(_export(run, models, name))
+
+
+def _export(run: Path, models: Path, name: str | None) -> "Bundle":
+    with _needs("export"), err.status("exporting"):
+        from export.to_onnx import export as export_run
+
+        return export_run(run, models, name)
+
+
+@contextmanager
+def _needs(extra: str) -> Iterator[None]:
+    """A package that an extra brings is missing: say which."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is not installed", f"pip install 'limner[{extra}]'.") from error
+
+
+def _print_bundle(bundle: "Bundle") -> None:
+    manifest = bundle.manifest
+    artifact = manifest.artifacts[0]
+    out.print(
+        f"{bundle.folder}: {manifest.kind}, {manifest.height}x{manifest.width}x{manifest.channels}, "
+        f"{manifest.classes or 'no'} classes, {artifact.engine} {artifact.precision}"
+    )
+    out.print(
+        f"parity with {artifact.parity.reference}: at most {artifact.parity.max_levels} of 255 grey levels apart; "
+        f"bit-exact batches: {', '.join(map(str, artifact.buckets))}"
+    )
+
+
+@app.command()
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="A bundle, such as models/digits or models/digits/1.")],
+    json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
+) -> None:
+    """Show a bundle: what it is, where it comes from, its gates and quality. Every hash is checked."""
+    from export.bundle import BundleError, read, version_folders
+
+    folders = version_folders(bundle)
+    if not folders:
+        raise BundleError(f"no bundle at '{bundle}'", "Make one: limner export RUN.")
+    found = read(folders[-1])
+    manifest = found.manifest
+    if json:
+        print(manifest.model_dump_json(indent=2, by_alias=True, exclude_none=True))
+        return
+    table = Table(title=found.title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    rows = {
+        "kind": manifest.kind,
+        "images": f"{manifest.height}x{manifest.width}x{manifest.channels}, latent {manifest.latent}",
+        "classes": ", ".join(manifest.class_names) or "none",
+        "digest": found.digest,
+        "run": f"{manifest.source.run} on {manifest.source.data}, {manifest.source.images_seen:,} images seen",
+        "checkpoint": manifest.source.checkpoint_sha256,
+        "quality": _quality_line(manifest.quality.model_dump()) if manifest.quality else "not judged",
+    }
+    for artifact in manifest.artifacts:
+        parity = artifact.parity
+        rows[f"{artifact.engine} {artifact.precision}"] = (
+            f"{artifact.file}; parity with {parity.reference} {parity.max_levels} of {parity.allowed_levels} levels; "
+            f"bit-exact batches {', '.join(map(str, artifact.buckets))}"
+        )
+    for key, value in rows.items():
+        table.add_row(f"[bold]{key}[/]", _plain(value))
+    out.print(table)
+    if len(folders) > 1:
+        out.print(f"{len(folders) - 1} older: {', '.join(folder.name for folder in folders[:-1])}")
+
+
+@app.command()
+def serve(
+    models: Annotated[
+        Path | None, typer.Option(help="Folder of bundles, or one bundle.", show_default="models")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="0 = any free port.", show_default="8000")] = None,
+    name: Annotated[str | None, typer.Option(help="Serve a single model under this name.")] = None,
+    default_model: Annotated[str | None, typer.Option(help="Answers requests that name no model.")] = None,
+    engine_threads: Annotated[int | None, typer.Option(help="CPU threads of a batch.", show_default="all")] = None,
+    drain_seconds: Annotated[
+        float | None, typer.Option(help="For requests in flight after SIGTERM.", show_default="20")
+    ] = None,
+) -> None:
+    """Serve bundles over HTTP until SIGTERM or Ctrl-C.
+
+    Every setting also comes from LIMNER_..., such as LIMNER_QUEUE_IMAGES; a flag wins.
+    """
+    from server.settings import Settings
+
+    flags = {"models": models, "host": host, "port": port, "name": name, "default_model": default_model}
+    flags |= {"engine_threads": engine_threads, "drain_seconds": drain_seconds}
+    _serve(resolve(Settings, flags, "LIMNER_"))
+
+
+def _serve(settings: "Settings", tries: int = 1, demo: bool = False) -> None:
+    with _needs("serve"):
+        from server.app import create_app
+        from server.process import address, bind, serve
+    listener = bind(settings.host, settings.port, tries)
+    application = create_app(settings)
+    url = address(listener)
+    out.print(f"[bold]limner[/] serves on [bold]{url}[/]  (playground /, API /docs, metrics /metrics; Ctrl-C stops)")
+    if demo:
+        out.print(f"  curl -fsS -X POST '{url}/generate?label=3' -o three.png")
+        out.print(f"  playground: {url}/")
+        _open_browser(url)
+    serve(application, settings, listener)
+
+
+def _open_browser(url: str) -> None:
+    """Only where there is a display; nobody wants a text browser to take the terminal."""
+    if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin":
+        import threading
+        import webbrowser
+
+        threading.Timer(1.0, webbrowser.open, [url]).start()
+
+
+@app.command()
+def generate(
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .png, .json or .npy.")],
+    label: Annotated[str | None, typer.Option(help="Class name or index.", show_default="from the seed")] = None,
+    n: Annotated[int, typer.Option("-n", help="How many images.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="Seed of the first.", show_default="drawn")] = None,
+    truncation: Annotated[float | None, typer.Option(help="Latents within so many σ.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model name.")] = None,
+    version: Annotated[int | None, typer.Option(help="Model version.", show_default="the highest")] = None,
+    url: Annotated[str, typer.Option(envvar="LIMNER_URL", help="A running server.")] = "http://127.0.0.1:8000",
+    models: Annotated[Path | None, typer.Option(help="No server: this folder of bundles, in this process.")] = None,
+) -> None:
+    """Ask a server, or a bundle in this process, for images."""
+    from limner_client import Client, ClientError
+
+    format = output.suffix.removeprefix(".").lower()
+    if format not in ("png", "json", "npy"):
+        raise ConfigError(f"cannot write '{output}'", "Name a file that ends in .png, .json or .npy.")
+    asked = {"label": label, "n": n, "seed": seed, "truncation": truncation, "model": model, "version": version}
+    with _address(url, models) as place, Client(place) as client:
+        try:
+            answer = client.generate(**asked, format=format)  # type: ignore[arg-type]
+        except ClientError as error:
+            raise LimnerError(str(error), "" if models else "Start one with limner serve, or use --models.") from error
+    try:
+        answer.save(output)
+    except OSError as error:
+        raise ConfigError(f"cannot write {output} ({error.strerror})", "Name another file.") from error
+    out.print(f"{output}: {n} of {answer.model}, seed {answer.seed}")
+
+
+@contextmanager
+def _address(url: str, models: Path | None) -> Iterator[str]:
+    if models is None:
+        yield url
+        return
+    with _needs("serve"):
+        from server.process import in_background
+        from server.settings import Settings
+    with in_background(Settings(models=models)) as place:
+        yield place
+
+
+@app.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Ask the server for demo.png and stop.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again, also where a run is finished.")] = False,
+) -> None:
+    """Train on the embedded digits for a minute, export, serve: the whole chain in one command."""
+    from export.bundle import find, hash_file
+    from server.settings import Settings
+    from training.config import TrainConfig
+    from training.run import RunFolder
+
+    run, models = RunFolder(DEMO_RUN), Path("models")
+    if run.finished() and not fresh:
+        out.print(f"{run.path} is trained already (--fresh trains again)")
+    else:
+        if run.path.exists() and not fresh:
+            out.print(f"{run.path} is unfinished: training anew")
+        seconds = resolve(_DemoSettings, {}, "LIMNER_DEMO_").seconds
+        _train(TrainConfig(model="cgan", data="mnist-5k", out=run.path, seconds=seconds), overwrite=True)
+    bundle = find(models, DEMO_NAME, hash_file(run.exported_checkpoint())) or _export(run.path, models, DEMO_NAME)
+    _print_bundle(bundle)
+    settings = Settings(models=bundle.folder)
+    if not once:
+        _serve(settings, tries=100, demo=True)
+        return
+    with _address("", bundle.folder) as url:
+        _draw_demo(url, bundle, Path("demo.png"))
+
+
+class _DemoSettings(BaseModel):
+    """LIMNER_DEMO_SECONDS shortens the demo's training, for tests of everything around it."""
+
+    seconds: float = DEMO_SECONDS
+
+
+def _draw_demo(url: str, bundle: "Bundle", path: Path) -> None:
+    """Ask the server for a row of each class, as an application would, and draw them with their labels."""
+    import io
+
+    import numpy as np
+    from limner_client import Client
+
+    from training.pictures import labelled_rows
+
+    rows = []
+    with Client(url) as client:
+        for label, class_name in enumerate(bundle.manifest.class_names):
+            answer = client.generate(label=label, n=DEMO_COLUMNS, seed=DEMO_SEED, format="npy")
+            rows.append((class_name, np.load(io.BytesIO(answer.content), allow_pickle=False)))
+    labelled_rows(rows, DEMO_SCALE).save(path)
+    out.print(f"{path}: {len(rows)} classes, {DEMO_COLUMNS} pictures each, from {url}")
+
+
+if __name__ == "__main__":
+    main()
