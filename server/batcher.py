@@ -1,7 +1,7 @@
 """Requests in, batches to the engine, images back: work-conserving and bounded. Knows an Engine and a clock, not HTTP.
 
 The engine is never idle while something is queued, and never waits for a batch to fill: what arrives while it runs
-forms the next batch. Large requests are split, small ones packed, and those whose asker has left are dropped.
+forms the next batch. Large requests are split, small ones packed, and cancelled ones give their places back at once.
 """
 
 import threading
@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -91,6 +92,7 @@ class Batcher:
             self._queue.append(request)
             self._queued += len(z)
             self._changed.notify()
+        request.future.add_done_callback(lambda future: self._drop(request))
         return request.future
 
     def close(self) -> None:
@@ -100,6 +102,15 @@ class Batcher:
             self._changed.notify()
         self._thread.join()
         self._engine.close()
+
+    def _drop(self, request: _Request) -> None:
+        """Give back the places that a cancelled or failed request still has in the queue."""
+        if request.taken == len(request.z):  # it has left the queue already
+            return
+        with self._changed:
+            if request in self._queue:
+                self._queue.remove(request)
+                self._queued -= len(request.z) - request.taken
 
     def _work(self) -> None:
         while members := self._next():
@@ -120,10 +131,6 @@ class Batcher:
         while self._queue and room:
             request = self._queue[0]
             left = len(request.z) - request.taken
-            if request.future.done():  # cancelled, or failed in an earlier batch
-                self._queue.popleft()
-                self._queued -= left
-                continue
             count = min(room, left)
             if not request.taken:
                 request.queue_seconds = now - request.arrived
@@ -152,12 +159,14 @@ class Batcher:
         memory = RATE_MEMORY if self._seconds_per_image else 0.0
         self._seconds_per_image = memory * self._seconds_per_image + (1 - memory) * seconds / len(z)
         waits = tuple(request.queue_seconds for request, start, _ in members if start == 0)
-        self._observe(Batch(len(z), seconds, waits, error))
+        with suppress(Exception):  # a log whose pipe is closed is no reason to stop the engine
+            self._observe(Batch(len(z), seconds, waits, error))
         row = 0
         for request, start, end in members:
             mine = range(row, row + end - start)
             row = mine.stop
             if error is not None and not failed.isdisjoint(mine):
+                self._drop(request)
                 _settle(request.future, error)
                 continue
             request.parts.append(images[mine.start : mine.stop])

@@ -89,7 +89,7 @@ def problem(error: LimnerError) -> Response:
     known = isinstance(error, RequestError)
     content: dict[str, Any] = {
         "type": f"urn:limner:problem:{error.code}",
-        "title": error.title if known else "The engine failed",
+        "title": error.title if known else "The server failed",
         "status": error.status,
         "detail": str(error),
     }
@@ -123,6 +123,6 @@ def _methods(request: Request) -> set[str]:
     return {method for route in matching for method in getattr(route, "methods", None) or ()}
 
 
-async def on_unexpected(request: Request, error: Exception) -> Response:
+def unexpected() -> Response:
     """A fault of limner itself: logged with its traceback by the telemetry middleware, never shown to a user."""
     return problem(LimnerError("limner failed to answer this request", "The server's log says why."))

@@ -1,6 +1,7 @@
 """Settings in, a listening process out: the socket, the signals and the drain around the application."""
 
 import logging
+import math
 import signal
 import socket
 import threading
@@ -18,13 +19,16 @@ from server.telemetry import Drain, configure_logging
 from training.errors import ConfigError, Interrupted, LimnerError
 
 IDLE_TICKS = 2  # of uvicorn's 0.1 s: a request may sit in a socket while none is in flight
-NEAR = 100  # ports after the asked one that the demo tries
 START_SECONDS = 60.0
 BACKLOG = 2048
 
 
 def bind(host: str, port: int, tries: int = 1) -> socket.socket:
-    """A bound socket on `port`, or the first free one of the `tries` - 1 after it. Raises ConfigError."""
+    """A listening socket on `port`, or the first free one of the `tries` - 1 after it. Raises ConfigError.
+
+    It listens at once, because two sockets can be bound to one port until then: the later of two servers that start
+    together would print its address and never be asked. Who connects during the warm-up waits for its end.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     failure: OSError | None = None
     for number in range(port, min(port + tries, 65536)):
@@ -32,6 +36,7 @@ def bind(host: str, port: int, tries: int = 1) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, number))
+            listener.listen(BACKLOG)
             return listener
         except OSError as error:
             listener.close()
@@ -86,7 +91,7 @@ class _Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             backlog=BACKLOG,
-            timeout_graceful_shutdown=1,  # what is left after the drain is cut
+            timeout_graceful_shutdown=1,  # what is left after the drain is cut; see on_tick
         )
         super().__init__(config)
         self.drain: Drain = app.state.limner.drain
@@ -106,5 +111,8 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if self.drain.started:
             self._idle_ticks = 0 if self.drain.in_flight else self._idle_ticks + 1
-            self.should_exit |= self._idle_ticks >= IDLE_TICKS or time.monotonic() > self._deadline
+            left = self._deadline - time.monotonic()
+            self.should_exit |= self._idle_ticks >= IDLE_TICKS or left < 0
+            # answered is not yet delivered: whoever reads slowly has the rest of the drain
+            self.config.timeout_graceful_shutdown = max(1, math.ceil(left))
         return await super().on_tick(counter)

@@ -54,7 +54,7 @@ class LiveModel:
         raise InvalidParameter("label", label, spelt)
 
     async def generate(self, z: np.ndarray, label: np.ndarray | None, seconds: float) -> Generated:
-        """Queue and wait. Raises Expired after `seconds`; leaving (cancellation) frees the place in the queue."""
+        """Queue and wait. Raises Expired after `seconds`, which frees the places in the queue."""
         try:
             return await asyncio.wait_for(asyncio.wrap_future(self.batcher.submit(z, label)), seconds)
         except TimeoutError as error:
@@ -122,11 +122,13 @@ def open_repository(settings: Settings, observe: Callable[[str, Batch], None]) -
         raise BundleError(
             f"'{settings.models}' {what}", f"Export a run into it: limner export RUN --models {settings.models}."
         )
+    _refuse_twins(bundles)
     names = {bundle.manifest.name for bundle in bundles}
     if settings.name is not None and len(names) > 1:
         raise ConfigError(f"--name renames one model, '{settings.models}' holds {len(names)}", "Serve one of them.")
-    if settings.default_model is not None and settings.default_model not in (settings.name or names):
-        raise ConfigError(f"no model '{settings.default_model}' to be the default", f"There is {', '.join(names)}.")
+    served = sorted({settings.name} if settings.name is not None else names)
+    if settings.default_model is not None and settings.default_model not in served:
+        raise ConfigError(f"no model '{settings.default_model}' to be the default", f"There is {', '.join(served)}.")
     models: list[LiveModel] = []
     try:
         models.extend(_open(bundle, settings, observe) for bundle in bundles)
@@ -134,6 +136,15 @@ def open_repository(settings: Settings, observe: Callable[[str, Batch], None]) -
         Repository(models, None).close()
         raise
     return Repository(models, settings.default_model)
+
+
+def _refuse_twins(bundles: list[Bundle]) -> None:
+    """A copied folder still has the name and version in its manifest: one of the two would silently not be served."""
+    folders: dict[str, Path] = {}
+    for bundle in bundles:
+        first = folders.setdefault(bundle.title, bundle.folder)
+        if first is not bundle.folder:
+            raise BundleError(f"'{first}' and '{bundle.folder}' are both {bundle.title}", "Remove one of them.")
 
 
 def _open(bundle: Bundle, settings: Settings, observe: Callable[[str, Batch], None]) -> LiveModel:

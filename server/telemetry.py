@@ -10,6 +10,7 @@ import time
 import traceback
 import uuid
 from collections.abc import MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from prometheus_client.process_collector import ProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.batcher import Batch
+from server.errors import unexpected
 from training.errors import LimnerError
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)  # a row alone to the timeout
@@ -97,12 +99,12 @@ class RequestObserver:
         began = time.monotonic()
         request_id = _request_id(scope)
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
-        code = 500
+        code, started = 500, False
 
         async def send_marked(message: Message) -> None:
-            nonlocal code
+            nonlocal code, started
             if message["type"] == "http.response.start":
-                code = message["status"]
+                code, started = message["status"], True
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("ascii"))]
             await send(message)
 
@@ -110,9 +112,11 @@ class RequestObserver:
         self.drain.in_flight += 1
         try:
             await self.app(scope, receive, send_marked)
-        except Exception as error:  # a fault of limner: ServerErrorMiddleware, outside, answers it
+        except Exception as error:  # a fault of limner, answered here so that its answer has an id too
             failure = error
-            raise
+            if started:
+                raise
+            await unexpected()(scope, receive, send_marked)
         finally:
             self.drain.in_flight -= 1
             self._account(scope, code, failure or state.get("failure"), time.monotonic() - began, request_id)
@@ -142,9 +146,20 @@ def _trace(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
+class _Stderr(structlog.PrintLogger):
+    """A log whose reader has left (a closed pipe) must not fail the request or the batch that it tells of."""
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError, ValueError):  # ValueError: the stream was closed in this process
+            super().msg(message)
+
+    debug = info = warning = error = critical = msg
+
+
 def configure_logging(least: int = logging.INFO) -> None:
     """One JSON object a line on stderr; coloured lines where stderr is a terminal."""
-    pretty = sys.stderr.isatty()
+    stream = sys.stderr
+    pretty = stream.isatty()
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -152,6 +167,6 @@ def configure_logging(least: int = logging.INFO) -> None:
             structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Stderr(stream),
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -27,7 +27,7 @@ class ServedVersion(BaseModel):
     artifact: str
     engine: dict[str, str]
     buckets: list[int]
-    quality: Quality | None
+    quality: Quality | None = None
     source: Source
     artifacts: list[Artifact]
 
@@ -38,7 +38,7 @@ class ServedModel(BaseModel):
 
 
 class ServedModels(BaseModel):
-    default: str | None
+    default: str | None = None
     models: list[ServedModel]
 
 

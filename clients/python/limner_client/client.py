@@ -36,7 +36,10 @@ class Client:
 
     def __init__(self, url: str = "http://127.0.0.1:8000", timeout: float = 60.0) -> None:
         self.url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self.url, timeout=timeout)
+        try:
+            self._http = httpx.Client(base_url=self.url, timeout=timeout)
+        except httpx.InvalidURL as error:
+            raise ConnectionFailed(f"{self.url} is no address ({error})") from error
 
     def generate(
         self,
@@ -64,17 +67,24 @@ class Client:
         given = {name: value for name, value in asked.items() if value is not None}
         response = self._ask("POST", "/generate", json=given)
         drawn = response.headers.get("X-Limner-Label")
-        return Answer(
-            content=response.content,
-            format=format,
-            seed=int(response.headers["X-Limner-Seed"]),
-            model=response.headers["X-Limner-Model"],
-            label=None if drawn is None else int(drawn),
-        )
+        try:
+            return Answer(
+                content=response.content,
+                format=format,
+                seed=int(response.headers["X-Limner-Seed"]),
+                model=response.headers["X-Limner-Model"],
+                label=None if drawn is None else int(drawn),
+            )
+        except (KeyError, ValueError) as error:
+            raise _api_error(response, "no limner server gave this answer") from error
 
     def models(self) -> dict[str, Any]:
         """What `GET /models` answers: default, and models with their versions."""
-        return self._ask("GET", "/models").json()
+        response = self._ask("GET", "/models")
+        try:
+            return response.json()
+        except ValueError as error:
+            raise _api_error(response, "no limner server gave this answer") from error
 
     def close(self) -> None:
         self._http.close()
@@ -92,12 +102,12 @@ class Client:
             response = self._http.request(method, path, **arguments)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ConnectionFailed(f"no limner server answers at {self.url} ({error})") from error
-        if response.is_error:
-            raise _api_error(response)
+        if not response.is_success:
+            raise _api_error(response, "the answer has no problem details")
         return response
 
 
-def _api_error(response: httpx.Response) -> ApiError:
+def _api_error(response: httpx.Response, otherwise: str) -> ApiError:
     """Problem details where there are any; a proxy on the way may answer with anything."""
     try:
         problem = response.json()
@@ -108,9 +118,9 @@ def _api_error(response: httpx.Response) -> ApiError:
     return ApiError(
         status=response.status_code,
         code=str(members.get("type", "")).rpartition(":")[2],
-        detail=str(members.get("detail", f"{response.status_code} {response.reason_phrase}")),
+        detail=str(members.get("detail", f"{response.status_code} {response.reason_phrase}: {otherwise}")),
         field=members.get("field"),
         value=members.get("value"),
         allowed=members.get("allowed"),
-        retry_after=float(retry_after) if retry_after.isdigit() else None,
+        retry_after=float(retry_after) if retry_after.isdecimal() else None,
     )

@@ -1,0 +1,147 @@
+"""Two really trained bundles and a real server process, once a session; nothing is written to the home folder."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from training.config import Kind
+    from training.data import Dataset
+
+START_SECONDS = 60.0  # generous: a busy machine imports and warms up slowly
+STOP_SECONDS = 30.0
+DIGITS = ("0", "2", "1")  # label=2 is the class named "2", index 1: a name goes before an index
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of two bundles: `digits`, a CGAN of 28x28x1 and DIGITS, and `plain`, a GAN of 32x32x3."""
+    from export.to_onnx import export
+    from training import loop
+    from training.config import TrainConfig
+    from training.run import RunFolder
+
+    home = tmp_path_factory.mktemp("trained")
+
+    def make(name: str, kind: "Kind", dataset: "Dataset") -> None:
+        config = TrainConfig(model=kind, out=home / name, epochs=4, batch=16, width=4, latent=6, device="cpu")
+        RunFolder(config.out).create(config)
+        loop.train(config, dataset, cache=home / "judges")
+        export(config.out, home / "models", name)
+
+    make("digits", "cgan", _squares("squares", 28, 1, DIGITS))
+    make("plain", "gan", _squares("tinted", 32, 3, ()))
+    return home / "models"
+
+
+def _squares(name: str, size: int, channels: int, class_names: tuple[str, ...]) -> "Dataset":
+    """60 pictures of a bright square whose place tells its class, 40 of them for training."""
+    from training.data import Dataset, Images
+
+    noise = np.random.Generator(np.random.Philox(key=5))
+    images = noise.integers(0, 40, (60, size, size, channels), np.uint8)
+    labels = np.arange(60, dtype=np.int64) % max(1, len(class_names))
+    for image, label in zip(images, labels, strict=True):
+        image[4 + 6 * label : 10 + 6 * label, 8:20] += np.uint8(200)
+    whole = Images(images, labels if class_names else None)
+    train, val, test = (whole.take(rows) for rows in np.split(np.arange(60), [40, 50]))
+    return Dataset(name, train, val, test, class_names)
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A `limner serve` process that said where it listens; `said` and `complained` are its stdout and stderr so far."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    home: Path
+
+    def said(self) -> str:
+        return (self.home / "stdout").read_text()
+
+    def complained(self) -> str:
+        return (self.home / "stderr").read_text()
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(STOP_SECONDS)
+
+
+Launch = Callable[..., AbstractContextManager[Launched]]
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Of every process that tests start: a home of its own, and no LIMNER_ setting of whoever runs the tests."""
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("LIMNER_")}
+    return mine | {"HOME": str(tmp_path_factory.mktemp("home"))}
+
+
+@pytest.fixture(scope="session")
+def launch(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Launch:
+    """`with launch(models, "--name", "x", LIMNER_QUEUE_IMAGES="1") as server`: ready inside, killed if still alive."""
+
+    @contextmanager
+    def launched(models: Path, *flags: str, **settings: str) -> Iterator[Launched]:
+        home = tmp_path_factory.mktemp("serve")
+        command = [sys.executable, "-m", "limner", "serve", "--models", str(models), "--port", "0", *flags]
+        with (home / "stdout").open("wb") as out, (home / "stderr").open("wb") as err:
+            process = subprocess.Popen(command, stdout=out, stderr=err, cwd=home, env=environment | settings)
+        try:
+            yield Launched(process, _ready(process, home), home)
+        finally:
+            process.kill()
+            process.wait()
+
+    return launched
+
+
+def _ready(process: subprocess.Popen[bytes], home: Path) -> str:
+    """The URL of the line that serve prints, once /readyz there is 200."""
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until and process.poll() is None:
+        url = next((word for word in (home / "stdout").read_text().split() if word.startswith("http://")), None)
+        try:
+            if url is not None and httpx.get(f"{url}/readyz").status_code == 200:
+                return url
+        except httpx.TransportError:
+            pass
+        time.sleep(0.02)
+    pytest.fail(f"limner serve did not start:\n{(home / 'stdout').read_text()}{(home / 'stderr').read_text()}")
+
+
+@pytest.fixture(scope="session")
+def start_server(launch: Launch) -> Callable[..., AbstractContextManager[str]]:
+    """`with start_server(models, *flags) as url`: a real process, stopped by SIGTERM at the end, which must exit 0."""
+
+    @contextmanager
+    def started(models: Path, *flags: str, **settings: str) -> Iterator[str]:
+        with launch(models, *flags, **settings) as server:
+            yield server.url
+            assert server.stop() == 0, server.complained()
+
+    return started
+
+
+@pytest.fixture(scope="session")
+def url(start_server: Callable[..., AbstractContextManager[str]], models: Path) -> Iterator[str]:
+    """The address of one server of both models for the whole session."""
+    with start_server(models) as address:
+        yield address
+
+
+@pytest.fixture
+def http(url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url, timeout=STOP_SECONDS) as client:
+        yield client

@@ -1,0 +1,316 @@
+"""/generate on a real server process: refusals by name, headers, and the same bytes for the same image."""
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from export.bundle import read
+from export.engines import open_engine
+from server.latents import DRAWN_SEEDS, SEEDS, draw
+
+DIGITS = {"model": "digits"}
+
+
+def problem(response: httpx.Response, status: int) -> dict[str, Any]:
+    """RFC 9457 members of a refusal."""
+    assert response.status_code == status, response.text
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.headers["Cache-Control"] == "no-store"
+    said = response.json()
+    assert said["status"] == status
+    assert said["type"].startswith("urn:limner:problem:")
+    assert said["title"]
+    assert said["detail"]
+    return said
+
+
+def entries(http: httpx.Client, **asked: Any) -> list[dict[str, Any]]:
+    response = http.get("/generate", params=DIGITS | asked | {"format": "json"})
+    assert response.status_code == 200, response.text
+    return response.json()["images"]
+
+
+def png(http: httpx.Client, **asked: Any) -> bytes:
+    response = http.get("/generate", params=DIGITS | asked)
+    assert response.status_code == 200, response.text
+    return response.content
+
+
+def npy(response: httpx.Response) -> np.ndarray:
+    assert response.status_code == 200, response.text
+    return np.load(io.BytesIO(response.content), allow_pickle=False)
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "field", "allowed"),
+    [
+        ("model=digits&label=99", 422, "label", "a class name (0, 2, 1) or an index from 0 to 2"),
+        ("model=digits&label=cat", 422, "label", "a class name (0, 2, 1) or an index from 0 to 2"),
+        ("model=digits&label=-1", 422, "label", "a class name (0, 2, 1) or an index from 0 to 2"),
+        ("model=digits&label=3", 422, "label", "a class name (0, 2, 1) or an index from 0 to 2"),
+        ("model=digits&label=", 422, "label", "a class name (0, 2, 1) or an index from 0 to 2"),
+        ("model=digits&label=%F0%9F%90%B1", 422, "label", "a class name (0, 2, 1) or an index from 0 to 2"),
+        ("model=digits&n=0", 422, "n", "an integer from 1"),
+        ("model=digits&n=1.5", 422, "n", "an integer from 1"),
+        ("model=digits&n=257", 422, "n", "an integer from 1 to 256 as png"),
+        ("model=digits&n=1025&format=npy", 422, "n", "an integer from 1 to 1024 as npy"),
+        ("model=digits&n=1025&format=json", 422, "n", "an integer from 1 to 1024 as json"),
+        ("model=digits&seed=x", 422, "seed", "an integer from 0 to 2^63 - 1"),
+        ("model=digits&seed=-1", 422, "seed", "an integer from 0 to 2^63 - 1"),
+        (f"model=digits&seed={'9' * 40}", 422, "seed", "an integer from 0 to 2^63 - 1"),
+        ("model=digits&format=bmp", 422, "format", "png, json or npy"),
+        ("model=nope", 404, "model", "digits, plain"),
+        ("model=digits&version=9", 404, "version", "1"),
+        ("model=digits&version=0", 422, "version", "an integer from 1"),
+        ("model=digits&lable=3", 422, "lable", "label, n, seed, truncation, format, model, version"),
+        ("model=digits&label=3&label=4", 422, "label", "label once"),
+        ("model=plain&label=0", 422, "label", "no label"),
+        ("label=1", 422, "model", "digits, plain"),
+        ("", 422, "model", "digits, plain"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_bad_parameter_is_refused_with_its_name_and_what_is_allowed(
+    http: httpx.Client, method: str, query: str, status: int, field: str, allowed: str
+) -> None:
+    said = problem(http.request(method, f"/generate?{query}"), status)
+    assert (said["field"], said["allowed"]) == (field, allowed)
+    assert allowed in said["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b"[1]", "application/json", 400),
+        (b'{"n": 2}', "text/plain", 415),
+        (b"label=1", "application/x-www-form-urlencoded", 415),
+        (b" " * (1 << 20) + b"{}", "application/json", 413),
+        (b'{"model": "digits", "n": true}', "application/json", 422),
+        (b'{"model": "digits", "label": "\\ud800"}', "application/json", 422),
+        (b'{"model": "\\ud800"}', "application/json", 404),
+        (b'{"model": "digits", "model": "plain"}', "application/json", 422),
+    ],
+)
+def test_a_bad_body_is_refused(http: httpx.Client, body: bytes, content_type: str, status: int) -> None:
+    response = http.post("/generate", content=body, headers={"Content-Type": content_type})
+    problem(response, status)
+    assert http.get("/readyz").status_code == 200
+
+
+def test_a_name_in_both_query_and_body_is_refused(http: httpx.Client) -> None:
+    said = problem(http.post("/generate?label=1", json=DIGITS | {"label": 1}), 422)
+    assert said["field"] == "label"
+
+
+def test_an_accept_header_of_no_supported_type_is_406(http: httpx.Client) -> None:
+    said = problem(http.get("/generate", params=DIGITS, headers={"Accept": "text/html"}), 406)
+    assert said["allowed"] == "image/png, application/json, application/x-npy"
+
+
+@pytest.mark.parametrize(("seed", "accept"), [(1, "application/x-npy"), (1, "application/json"), (1, "image/png")])
+def test_the_accept_header_chooses_what_format_would_name(http: httpx.Client, seed: int, accept: str) -> None:
+    response = http.get("/generate", params=DIGITS | {"seed": seed}, headers={"Accept": accept})
+    assert response.headers["Content-Type"] == accept
+    assert response.headers["Vary"] == "Accept"
+    format = {"application/x-npy": "npy", "application/json": "json", "image/png": "png"}[accept]
+    named = http.get("/generate", params=DIGITS | {"seed": seed, "format": format}, headers={"Accept": "text/html"})
+    assert named.content == response.content
+
+
+def test_other_methods_are_405_and_allow_names_every_method_there_is(http: httpx.Client) -> None:
+    for method in ("DELETE", "PUT", "PATCH"):
+        response = http.request(method, "/generate")
+        problem(response, 405)
+        assert response.headers["Allow"] == "GET, HEAD, POST"
+
+
+def test_an_answer_says_which_image_it_is(http: httpx.Client) -> None:
+    response = http.get("/generate", params=DIGITS | {"seed": 2**63 - 1, "label": 0})
+    assert response.headers["Content-Type"] == "image/png"
+    assert response.headers["X-Limner-Seed"] == "9223372036854775807"
+    assert response.headers["X-Limner-Label"] == "0"
+    assert response.headers["X-Limner-Model"] == "digits@1"
+    timing = response.headers["Server-Timing"]
+    assert re.fullmatch(r"queue;dur=\d+\.\d+, compute;dur=\d+\.\d+, encode;dur=\d+\.\d+", timing)
+    assert "Cache-Control" not in response.headers  # the same image for ever: whoever likes may keep it
+    picture = Image.open(io.BytesIO(response.content))
+    assert (picture.size, picture.mode) == ((28, 28), "L")
+    said = json.loads(picture.info["limner"])
+    served = http.get("/models/digits").json()["versions"][0]
+    assert said == {
+        "model": "digits",
+        "version": 1,
+        "digest": served["digest"],
+        "artifact": served["artifact"],
+        "seed": "9223372036854775807",
+        "label": 0,
+        "truncation": None,
+    }
+
+
+def test_a_seed_that_the_server_draws_is_returned_and_makes_the_same_image_again(http: httpx.Client) -> None:
+    drawn = http.get("/generate", params=DIGITS)
+    seed = int(drawn.headers["X-Limner-Seed"])
+    assert 0 <= seed < DRAWN_SEEDS
+    assert drawn.headers["Cache-Control"] == "no-store"
+    again = http.get("/generate", params=DIGITS | {"seed": seed})
+    assert again.content == drawn.content
+    assert again.headers["X-Limner-Label"] == drawn.headers["X-Limner-Label"]
+    assert http.get("/generate", params=DIGITS).headers["X-Limner-Seed"] != str(seed)
+
+
+def test_the_label_header_is_there_for_one_image_of_a_model_with_classes(http: httpx.Client) -> None:
+    assert "X-Limner-Label" not in http.get("/generate", params=DIGITS | {"n": 2, "label": 1}).headers
+    plain = http.get("/generate", params={"model": "plain", "seed": 1})
+    assert "X-Limner-Label" not in plain.headers
+    assert plain.headers["X-Limner-Model"] == "plain@1"
+    assert Image.open(io.BytesIO(plain.content)).mode == "RGB"
+
+
+def test_head_answers_the_headers_of_get_and_no_body(http: httpx.Client) -> None:
+    asked = DIGITS | {"seed": 3, "n": 2}
+    head, get = (http.request(method, "/generate", params=asked) for method in ("HEAD", "GET"))
+    assert (head.status_code, head.content) == (200, b"")
+    own = {"date", "x-request-id", "server-timing"}
+    assert {k: v for k, v in head.headers.items() if k not in own} == {
+        k: v for k, v in get.headers.items() if k not in own
+    }
+    assert int(head.headers["Content-Length"]) == len(get.content)
+
+
+@pytest.mark.parametrize("format", ["png", "json", "npy"])
+def test_get_and_post_by_query_or_body_give_the_same_bytes(http: httpx.Client, format: str) -> None:
+    asked = {"model": "digits", "seed": 5, "n": 3, "truncation": 0.75, "format": format, "version": 1, "label": "2"}
+    rest = {name: value for name, value in asked.items() if name not in ("model", "n")}
+    answers = [
+        http.get("/generate", params=asked),
+        http.post("/generate", params=asked),
+        http.post("/generate", json=asked),
+        http.post("/generate", params={"model": "digits", "n": 3}, json=rest),
+        http.post("/generate", params=asked, content=b"", headers={"Content-Type": "text/plain"}),
+    ]
+    assert [answer.status_code for answer in answers] == [200] * 5
+    assert len({answer.content for answer in answers}) == 1
+
+
+def test_a_request_id_is_echoed_and_a_bad_one_replaced(http: httpx.Client) -> None:
+    def given(value: str, path: str = "/healthz") -> str:
+        return http.get(path, headers={"X-Request-Id": value}).headers["X-Request-Id"]
+
+    assert given("abc-123") == "abc-123"
+    assert given("x" * 128) == "x" * 128
+    assert given("abc-123", "/generate?model=nope") == "abc-123"
+    for bad in ("x" * 129, "two words", ""):
+        assert re.fullmatch("[0-9a-f]{32}", given(bad))
+    first, second = (http.get("/healthz").headers["X-Request-Id"] for _ in range(2))
+    assert first != second
+
+
+# which picture it is
+
+
+def test_the_served_pixels_are_the_graphs_for_the_seeds_latents(http: httpx.Client, models: Path) -> None:
+    bundle = read(models / "digits" / "1")
+    engine = open_engine("onnxruntime", "fp32", models / "digits" / "1" / "model.onnx")
+    for label, truncation in ((None, None), (1, 0.5)):
+        z, labels = draw(SEEDS - 2, 5, bundle.manifest.latent, 3, label, truncation)
+        asked = {"seed": str(SEEDS - 2), "n": 5, "label": label, "truncation": truncation, "format": "npy"}
+        served = npy(http.post("/generate", json=DIGITS | asked))
+        assert np.array_equal(served, engine.run(z, labels))
+
+
+def test_a_label_is_a_name_first_and_then_an_index(http: httpx.Client) -> None:
+    """The classes are named 0, 2, 1, so that "2" means index 1; a JSON integer is always an index."""
+
+    def index(**how: Any) -> str:
+        return http.post("/generate", **how).headers["X-Limner-Label"]
+
+    assert [index(params=DIGITS | {"label": name}) for name in "021"] == ["0", "1", "2"]
+    assert [index(json=DIGITS | {"label": name}) for name in "021"] == ["0", "1", "2"]
+    assert [index(json=DIGITS | {"label": number}) for number in (0, 2, 1)] == ["0", "2", "1"]
+    assert index(params=DIGITS | {"label": "02"}) == "2"  # no class is called 02
+    by_name = http.post("/generate", json=DIGITS | {"label": "2", "seed": 4})
+    by_index = http.post("/generate", json=DIGITS | {"label": 1, "seed": 4})
+    other = http.post("/generate", json=DIGITS | {"label": 2, "seed": 4})
+    assert by_name.content == by_index.content != other.content
+
+
+def test_without_a_label_each_image_takes_a_class_from_its_seed(http: httpx.Client) -> None:
+    made = entries(http, seed=100, n=64)
+    _, labels = draw(100, 64, 6, 3)
+    assert labels is not None
+    assert [entry["label"] for entry in made] == labels.tolist()
+    assert {entry["class"] for entry in made} == {"0", "2", "1"}
+    assert all(entry["class"] == "021"[entry["label"]] for entry in made)
+
+
+def test_truncation_changes_the_picture(http: httpx.Client) -> None:
+    assert png(http, seed=3, label=0, truncation=0.1) != png(http, seed=3, label=0)
+
+
+@pytest.mark.parametrize("label", [None, "1"])
+def test_an_image_is_the_same_bytes_alone_and_at_any_place_of_an_answer(http: httpx.Client, label: str | None) -> None:
+    asked = {} if label is None else {"label": label}
+    made = entries(http, seed=SEEDS - 8, n=16, **asked)  # the seeds wrap in the middle
+    seeds = [str((SEEDS - 8 + place) % SEEDS) for place in range(16)]
+    assert [entry["seed"] for entry in made] == seeds
+    alone = [png(http, seed=seed, **asked) for seed in seeds]
+    assert [base64.b64decode(entry["png"]) for entry in made] == alone
+    assert len(set(alone)) == 16
+    shifted = entries(http, seed=SEEDS - 3, n=5, **asked)
+    assert [entry["png"] for entry in shifted] == [entry["png"] for entry in made[5:10]]
+
+
+def test_the_formats_show_the_same_pixels(http: httpx.Client) -> None:
+    stack = npy(http.get("/generate", params={"model": "plain", "seed": 11, "n": 7, "format": "npy"}))
+    assert stack.shape == (7, 32, 32, 3)
+    listed = http.get("/generate", params={"model": "plain", "seed": 11, "n": 7, "format": "json"}).json()["images"]
+    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(entry["png"])))) for entry in listed]
+    assert np.array_equal(np.stack(pictures), stack)
+    sheet = np.asarray(Image.open(io.BytesIO(png(http, model="plain", seed=11, n=7))))
+    assert sheet.shape == (96, 96, 3)
+    assert np.array_equal(sheet[32:64, 64:96], stack[5])
+
+
+def test_an_image_is_the_same_bytes_under_concurrent_load_and_from_another_process(
+    url: str, models: Path, start_server: Callable[..., AbstractContextManager[str]]
+) -> None:
+    """Batch mates, sizes, threads of the engine, replicas: none of them shows in the pixels."""
+    first, count = 1000, 24
+
+    def reference(http: httpx.Client) -> list[bytes]:
+        return [png(http, seed=first + place) for place in range(count)]
+
+    def ask(number: int, http: httpx.Client) -> bool:
+        start, n = number * 7 % count, 1 + number * 5 % 9
+        if number % 3 == 0:
+            return png(http, seed=first + start) == expected[start]
+        made = [base64.b64decode(entry["png"]) for entry in entries(http, seed=first + start, n=n)]
+        return made[: count - start] == expected[start : start + n]
+
+    with httpx.Client(base_url=url, timeout=60) as one:
+        expected = reference(one)
+        assert len(set(expected)) == count
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(lambda number: ask(number, one), range(120)))
+    with start_server(models, "--engine-threads", "1") as replica, httpx.Client(base_url=replica) as other:
+        assert reference(other) == expected
+
+
+def test_the_largest_answers_arrive_whole(http: httpx.Client) -> None:
+    assert npy(http.get("/generate?model=plain&n=1024&format=npy")).shape == (1024, 32, 32, 3)
+    assert len(entries(http, n=1024)) == 1024
+    sheet = Image.open(io.BytesIO(png(http, n=256)))
+    assert sheet.size == (16 * 28, 16 * 28)

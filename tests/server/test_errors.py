@@ -1,0 +1,201 @@
+"""What goes wrong inside, as a client and the log see it: the whole application with an engine that misbehaves."""
+
+import io
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import structlog
+
+from export.engines import Engine, NonFinite
+from server import images, repository
+from server.errors import InvalidParameter, Overloaded, problem, shorten
+from server.process import in_background
+from server.settings import Settings
+
+PATIENCE = 20.0  # seconds until a test that would hang fails
+
+
+class Saboteur:
+    """The real engine, until `sabotage` is set to what shall happen instead."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.artifact, self.buckets = engine.artifact, engine.buckets
+        self.describe, self.close = engine.describe, engine.close
+        self.sabotage: Any = None
+
+    def run(self, z: np.ndarray, label: np.ndarray | None) -> np.ndarray:
+        made = self.engine.run(z, label)
+        return made if self.sabotage is None else self.sabotage(made)
+
+
+@dataclass(frozen=True)
+class Application:
+    """limner on a port of this process, serving `plain`: a client of it, its engine, and what it wrote to stderr."""
+
+    client: httpx.Client
+    engine: Saboteur
+    stderr: io.StringIO
+
+    def logged(self, lines: int) -> list[dict[str, Any]]:
+        """All that was written, once it is that many lines: the last one follows the answer. Each of them is JSON."""
+        until = time.monotonic() + PATIENCE
+        while self.stderr.getvalue().count("\n") < lines and time.monotonic() < until:
+            time.sleep(0.005)
+        return [json.loads(line) for line in self.stderr.getvalue().splitlines()]
+
+
+@pytest.fixture
+def application(request: pytest.FixtureRequest, models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Application]:
+    opened: list[Saboteur] = []
+    real, stderr = repository.open_engine, io.StringIO()
+
+    def open_engine(*arguments: Any) -> Saboteur:
+        opened.append(Saboteur(real(*arguments)))
+        return opened[-1]
+
+    monkeypatch.setattr(repository, "open_engine", open_engine)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    settings = Settings(models=models / "plain", **getattr(request, "param", {}))
+    with in_background(settings) as url, httpx.Client(base_url=url, timeout=PATIENCE) as client:
+        yield Application(client, opened[-1], stderr)
+    structlog.reset_defaults()
+
+
+def failed(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    assert answer.status_code == status
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert "Traceback" not in answer.text
+    assert "sabotage" not in answer.text
+    said = answer.json()
+    assert said["type"] == f"urn:limner:problem:{code}"
+    assert said["status"] == status
+    return said
+
+
+def fails(made: np.ndarray) -> np.ndarray:
+    raise RuntimeError("sabotage at /a/secret/path")
+
+
+def test_an_engine_that_raises_is_a_500_and_a_line_for_the_batch_and_for_the_request(
+    application: Application,
+) -> None:
+    application.engine.sabotage = fails
+    answer = application.client.get("/generate?n=3", headers={"X-Request-Id": "find-me"})
+    failed(answer, 500, "engine")
+    assert answer.headers["X-Request-Id"] == "find-me"
+    batch, request = application.logged(2)
+    assert (batch["event"], batch["model"], batch["images"]) == ("batch failed", "plain@1", 3)
+    assert "sabotage at /a/secret/path" in batch["cause"]
+    assert (request["event"], request["request_id"], request["route"]) == ("request failed", "find-me", "/generate")
+    assert (request["code"], request["level"]) == (500, "error")
+
+    application.engine.sabotage = None
+    assert application.client.get("/generate?n=3").status_code == 200  # the next batch runs
+    assert len(application.logged(2)) == 2
+
+
+def test_a_log_that_cannot_be_written_stops_neither_the_engine_nor_the_answers(application: Application) -> None:
+    """Such as the closed pipe that `limner serve 2>&1 | head` leaves."""
+    application.engine.sabotage = fails
+    application.stderr.close()
+    failed(application.client.get("/generate"), 500, "engine")
+    application.engine.sabotage = None
+    assert application.client.get("/generate").status_code == 200
+
+
+def test_rows_that_are_not_finite_are_a_500_that_names_them_so(application: Application) -> None:
+    def blown(made: np.ndarray) -> np.ndarray:
+        raise NonFinite([1], made)
+
+    application.engine.sabotage = blown
+    failed(application.client.get("/generate?n=2"), 500, "non-finite")
+
+
+def test_a_fault_of_limner_is_a_500_with_an_id_and_its_traceback_only_in_one_line_of_the_log(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> bytes:
+        raise RuntimeError("sabotage of the encoder")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "encode", broken)
+        answer = application.client.get("/generate", headers={"X-Request-Id": "find-me"})
+    failed(answer, 500, "internal")
+    assert answer.headers["X-Request-Id"] == "find-me"
+    (line,) = application.logged(1)
+    assert (line["event"], line["request_id"], line["error"]) == (
+        "request failed",
+        "find-me",
+        "sabotage of the encoder",
+    )
+    assert "in broken" in line["trace"]
+    assert 'limner_requests_total{code="500",route="/generate"} 1.0' in application.client.get("/metrics").text
+
+
+@pytest.mark.parametrize("application", [{"queue_images": 4}], indirect=True)
+def test_more_images_than_the_queue_holds_are_429_with_retry_after(application: Application) -> None:
+    answer = application.client.get("/generate?n=5")
+    failed(answer, 429, "queue-full")
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert application.client.get("/generate?n=4").status_code == 200
+    assert application.logged(0) == []  # the request's fault is no line of the log
+
+
+@pytest.mark.parametrize("application", [{"timeout_seconds": 0.05}], indirect=True)
+def test_no_picture_in_time_is_a_504(application: Application) -> None:
+    let_go = threading.Event()
+
+    def hangs(made: np.ndarray) -> np.ndarray:
+        let_go.wait(PATIENCE)
+        return made
+
+    application.engine.sabotage = hangs
+    try:
+        answer = application.client.get("/generate")
+    finally:
+        let_go.set()
+    failed(answer, 504, "expired")
+    (line,) = application.logged(1)
+    assert (line["event"], line["code"], line["trace"]) == ("request failed", 504, None)
+
+
+@pytest.mark.parametrize("application", [{"max_images": 8, "max_sheet": 4, "max_body_bytes": 10}], indirect=True)
+def test_the_limits_are_those_of_the_settings(application: Application) -> None:
+    ask = application.client.post
+    assert [ask(f"/generate?n={n}").status_code for n in (4, 5)] == [200, 422]
+    assert [ask(f"/generate?n={n}&format=npy").status_code for n in (8, 9)] == [200, 422]
+    assert [ask("/generate", json={"label": None, "n": 1}).status_code, ask("/generate", json={}).status_code] == [
+        413,
+        200,
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "header"), [(0.0, "1"), (0.2, "1"), (1.0, "1"), (1.01, "2"), (7.5, "8")])
+def test_retry_after_is_whole_seconds_rounded_up_and_at_least_one(seconds: float, header: str) -> None:
+    assert problem(Overloaded("full", retry_after=seconds)).headers["Retry-After"] == header
+
+
+def test_a_refused_value_is_shown_in_at_most_100_characters_of_ascii() -> None:
+    body = bytes(problem(InvalidParameter("label", "ü" * 500, "a class")).body)
+    assert body.isascii()
+    said = json.loads(body)
+    assert said["value"] == "ü" * 97 + "..."
+    assert "ü" * 98 not in said["detail"]
+    assert [shorten(value) for value in ("x", 1, True, None, [1, 2], 1.5)] == [
+        "x",
+        "1",
+        "true",
+        "null",
+        "[1, 2]",
+        "1.5",
+    ]

@@ -1,0 +1,198 @@
+"""`limner serve` as an operating system sees it: signals, drain, ports, exit codes and the one line on stderr."""
+
+import contextlib
+import io
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from server.process import address, bind
+from training.errors import ConfigError
+
+PATIENCE = 30.0  # seconds until a test that would hang fails
+
+Launch = Callable[..., AbstractContextManager[Any]]  # of conftest.Launched
+
+
+@contextlib.contextmanager
+def connected(url: str, receive_buffer: int | None = None) -> Iterator[socket.socket]:
+    place = httpx.URL(url)
+    with socket.socket() as connection:
+        if receive_buffer is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connection.settimeout(PATIENCE)
+        connection.connect((place.host, place.port))
+        yield connection
+
+
+def received(connection: socket.socket) -> tuple[bytes, bytes]:
+    """Everything up to the end of the connection: head and body."""
+    parts = []
+    while part := connection.recv(1 << 20):
+        parts.append(part)
+    head, _, body = b"".join(parts).partition(b"\r\n\r\n")
+    return head, body
+
+
+def until(status: int, client: httpx.Client, path: str) -> httpx.Response:
+    """Ask until the answer has that status: a signal takes a moment to arrive."""
+    patience = time.monotonic() + PATIENCE
+    while True:
+        response = client.get(path)
+        if response.status_code == status:
+            return response
+        assert time.monotonic() < patience, f"{path} stays {response.status_code}"
+
+
+def test_sigterm_answers_what_is_in_flight_refuses_what_is_new_and_exits_0(launch: Launch, models: Path) -> None:
+    body = json.dumps({"model": "plain", "n": 1024, "seed": 1, "format": "npy"}).encode()
+    head = (
+        "POST /generate HTTP/1.1\r\nHost: limner\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+    )
+    with (
+        launch(models) as server,
+        httpx.Client(base_url=server.url, timeout=PATIENCE) as keep_alive,
+        connected(server.url) as slow,
+    ):
+        expected = keep_alive.get("/generate?model=plain&n=1024&seed=1&format=npy").content
+        slow.sendall(head.encode())
+        assert slow.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"  # the route reads the body: the request is in flight
+        server.process.send_signal(signal.SIGTERM)
+
+        draining = until(503, keep_alive, "/readyz")
+        assert draining.headers["Content-Type"] == "application/problem+json"
+        assert draining.headers["Retry-After"] == "1"
+        assert keep_alive.get("/healthz").status_code == 200  # a drain is no reason to be killed
+        refused = httpx.post(f"{server.url}/generate?model=plain")  # over a new connection
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        assert refused.json()["type"] == "urn:limner:problem:not-ready"
+        assert server.process.poll() is None
+
+        slow.sendall(body)
+        answer_head, answer = received(slow)
+        assert answer_head.startswith(b"HTTP/1.1 200 ")
+        assert answer == expected
+        assert np.load(io.BytesIO(answer)).shape == (1024, 32, 32, 3)
+        assert server.process.wait(PATIENCE) == 0
+        lines = [json.loads(line) for line in server.complained().splitlines()]
+        assert [line["event"] for line in lines] == ["started", "stopped"]
+        assert lines[0]["models"] == ["digits@1", "plain@1"]
+
+
+def test_a_client_that_reads_slowly_gets_its_whole_answer_although_the_server_stops(
+    launch: Launch, models: Path
+) -> None:
+    """An answer larger than what the kernel buffers is still in the server when its request counts as answered."""
+    images = 8192
+    with (
+        launch(models, LIMNER_MAX_IMAGES=str(images), LIMNER_QUEUE_IMAGES=str(images)) as server,
+        connected(server.url, receive_buffer=4096) as slow,
+    ):
+        request = (
+            f"GET /generate?model=plain&n={images}&format=npy HTTP/1.1\r\nHost: limner\r\nConnection: close\r\n\r\n"
+        )
+        slow.sendall(request.encode())
+        assert slow.recv(5, socket.MSG_PEEK) == b"HTTP/"
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(2)  # it has somebody to wait for
+        _, answer = received(slow)
+        assert len(answer) == 128 + images * 32 * 32 * 3  # npy has a head of 128 bytes
+        assert server.process.wait(PATIENCE) == 0
+
+
+def test_the_drain_ends_after_drain_seconds(launch: Launch, models: Path) -> None:
+    """Who never finishes a request cannot keep the server alive."""
+    with launch(models, "--drain-seconds", "0.1") as server, connected(server.url) as stuck:
+        stuck.sendall(b"POST /generate HTTP/1.1\r\nHost: limner\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+        assert stuck.recv(1000).startswith(b"HTTP/1.1 100 ")
+        assert server.stop() == 0
+
+
+def test_ctrl_c_exits_130_without_a_traceback(launch: Launch, models: Path) -> None:
+    with launch(models) as server:
+        assert httpx.get(f"{server.url}/healthz").status_code == 200
+        assert server.stop(signal.SIGINT) == 130
+        assert "Traceback" not in server.complained()
+        assert server.said().count("\n") == 1  # the address, once
+
+
+def test_a_second_server_on_a_port_is_refused_also_while_the_first_is_still_starting() -> None:
+    """Two sockets can be bound to one port as long as neither listens."""
+    with bind("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(ConfigError, match="Address already in use"):
+            bind("127.0.0.1", port)
+        with bind("127.0.0.1", port, tries=100) as second:
+            assert port < second.getsockname()[1] < port + 100
+
+
+def test_the_address_is_one_that_a_person_can_open() -> None:
+    with bind("127.0.0.1", 0) as loopback, bind("0.0.0.0", 0) as everywhere:
+        assert address(loopback) == f"http://127.0.0.1:{loopback.getsockname()[1]}"
+        assert address(everywhere) == f"http://127.0.0.1:{everywhere.getsockname()[1]}"
+
+
+# what cannot be served: one line, exit 1
+
+
+def test_a_busy_port_is_one_line(models: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    with bind("127.0.0.1", 0) as taken:
+        port = str(taken.getsockname()[1])
+        line = complaint(environment, tmp_path, "--models", str(models), "--port", port)
+    assert line == (
+        f"error: cannot listen on 127.0.0.1:{port} (Address already in use). Choose another --port or --host."
+    )
+
+
+def test_a_folder_without_bundles_is_one_line(environment: dict[str, str], tmp_path: Path) -> None:
+    line = complaint(environment, tmp_path, "--models", str(tmp_path))
+    assert line == f"error: '{tmp_path}' holds no bundle. Export a run into it: limner export RUN --models {tmp_path}."
+
+
+def test_a_missing_folder_is_one_line(environment: dict[str, str], tmp_path: Path) -> None:
+    line = complaint(environment, tmp_path, "--models", "gone")
+    assert line == "error: 'gone' is no folder. Export a run into it: limner export RUN --models gone."
+
+
+def test_a_damaged_manifest_is_one_line(models: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    folder = shutil.copytree(models, tmp_path / "models") / "digits" / "1"
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text()[:-20])
+    line = complaint(environment, tmp_path, "--models", "models")
+    assert line.startswith("error: models/digits/1/manifest.json is damaged (JSON: ")
+    assert line.endswith("Remove that version folder and export it again: limner export RUN --to onnx.")
+
+
+def test_one_wrong_byte_in_a_model_is_one_line(models: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    folder = shutil.copytree(models, tmp_path / "models") / "plain" / "1"
+    content = bytearray((folder / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "model.onnx").write_bytes(content)
+    line = complaint(environment, tmp_path, "--models", "models")
+    assert line == (
+        "error: models/plain/1/model.onnx is not the file that was exported (its hash differs). "
+        "Remove that version folder and export it again: limner export RUN --to onnx."
+    )
+
+
+def complaint(environment: dict[str, str], folder: Path, *flags: str) -> str:
+    """The one line of a `limner serve` that exits 1."""
+    command = [sys.executable, "-m", "limner", "serve", *flags]
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    return line

@@ -1,0 +1,313 @@
+"""What a request may say: every refusal by name, and the table of Accept."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.requests import Request
+
+from server.errors import (
+    InvalidParameter,
+    NotAcceptable,
+    RequestError,
+    TooLarge,
+    Unparsable,
+    UnsupportedType,
+    problem,
+)
+from server.schemas import ALLOWED, GenerateRequest, choose_format, read, validate
+
+LIMIT = 1000
+
+
+def asked(
+    query: str = "", body: bytes = b"", content_type: str | None = "application/json", method: str = "POST"
+) -> GenerateRequest:
+    """Read a request as the route does, its body in pieces of 400 bytes."""
+    pieces = [body[start : start + 400] for start in range(0, len(body), 400)] or [b""]
+    messages = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
+    messages[-1]["more_body"] = False
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    headers = [] if content_type is None else [(b"content-type", content_type.encode())]
+    scope = {"type": "http", "method": method, "path": "/generate", "query_string": query.encode(), "headers": headers}
+    return asyncio.run(read(Request(scope, receive), LIMIT))
+
+
+def refused(query: str = "", body: bytes | str = b"", **how: Any) -> dict[str, Any]:
+    """The problem details of a refusal, which must also be a body that can be sent."""
+    with pytest.raises(RequestError) as caught:
+        asked(query, body if isinstance(body, bytes) else body.encode(), **how)
+    return json.loads(bytes(problem(caught.value).body))
+
+
+def test_everything_can_be_left_out() -> None:
+    request = asked()
+    assert request.n == 1
+    assert {name for name in GenerateRequest.model_fields if getattr(request, name) is not None} == {"n"}
+
+
+def test_every_parameter_can_be_given_in_the_query() -> None:
+    request = asked("label=cat&n=4&seed=9223372036854775807&truncation=0.5&format=npy&model=m&version=2")
+    assert request.model_dump() == {
+        "label": "cat",
+        "n": 4,
+        "seed": 2**63 - 1,
+        "truncation": 0.5,
+        "format": "npy",
+        "model": "m",
+        "version": 2,
+    }
+
+
+def test_the_body_says_the_same_as_the_query() -> None:
+    query = asked("label=cat&n=4&seed=7&truncation=0.5&format=npy&model=m&version=2")
+    body = {"label": "cat", "n": 4, "seed": "7", "truncation": 0.5, "format": "npy", "model": "m", "version": 2}
+    assert asked(body=json.dumps(body).encode()) == query
+    assert (
+        asked("label=cat&n=4", b'{"seed": 7, "truncation": 0.5, "format": "npy", "model": "m", "version": 2}') == query
+    )
+
+
+def test_a_label_in_the_query_is_a_string_and_a_json_integer_stays_one() -> None:
+    assert asked("label=3").label == "3"
+    assert asked(body=b'{"label": 3}').label == 3
+    assert asked(body=b'{"label": "3"}').label == "3"
+
+
+def test_null_in_json_means_absent() -> None:
+    body = json.dumps(dict.fromkeys(GenerateRequest.model_fields)).encode()
+    assert asked(body=body) == asked()
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "value"),
+    [
+        ("n=0", "n", "0"),
+        ("n=-1", "n", "-1"),
+        ("n=1.5", "n", "1.5"),
+        ("n=", "n", ""),
+        ("n=+1", "n", " 1"),
+        ("n=1_0", "n", "1_0"),
+        ("n=%D9%A3", "n", "\u0663"),  # ARABIC-INDIC DIGIT THREE
+        ("seed=x", "seed", "x"),
+        ("seed=-1", "seed", "-1"),
+        ("seed=9223372036854775808", "seed", "9223372036854775808"),
+        ("seed=" + "1" * 40, "seed", "1" * 40),
+        ("seed=" + "1" * 500, "seed", "1" * 97 + "..."),
+        ("truncation=0", "truncation", "0"),
+        ("truncation=8.1", "truncation", "8.1"),
+        ("truncation=nan", "truncation", "nan"),
+        ("truncation=-1", "truncation", "-1"),
+        ("truncation=1e0", "truncation", "1e0"),
+        ("format=bmp", "format", "bmp"),
+        ("format=PNG", "format", "PNG"),
+        ("version=0", "version", "0"),
+        ("version=one", "version", "one"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(query: str, field: str, value: str) -> None:
+    said = refused(query)
+    assert (said["status"], said["type"]) == (422, "urn:limner:problem:invalid-parameter")
+    assert (said["field"], said["value"], said["allowed"]) == (field, value, ALLOWED[field])
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ('{"n": true}', "n"),
+        ('{"n": 2.0}', "n"),
+        ('{"n": 1e400}', "n"),
+        ('{"n": [1]}', "n"),
+        ('{"n": {"a": 1}}', "n"),
+        ('{"n": 0}', "n"),
+        ('{"seed": 9223372036854775808}', "seed"),
+        ('{"seed": -1}', "seed"),
+        ('{"seed": false}', "seed"),
+        ('{"label": true}', "label"),
+        ('{"label": 1.5}', "label"),
+        ('{"label": [3]}', "label"),
+        ('{"label": {"label": 3}}', "label"),
+        ('{"truncation": true}', "truncation"),
+        ('{"truncation": 1e999}', "truncation"),
+        ('{"truncation": [0.5]}', "truncation"),
+        ('{"format": 1}', "format"),
+        ('{"format": ["png"]}', "format"),
+        ('{"model": 1}', "model"),
+        ('{"version": 1.0}', "version"),
+    ],
+)
+def test_a_json_value_of_another_type_is_refused_by_name(body: str, field: str) -> None:
+    said = refused(body=body)
+    assert (said["status"], said["field"], said["allowed"]) == (422, field, ALLOWED[field])
+
+
+@pytest.mark.parametrize(("query", "body"), [("lable=3", ""), ("", '{"lable": 3}'), ("label=1&lable=3", '{"n": 2}')])
+def test_an_unknown_name_is_refused_and_the_known_ones_are_listed(query: str, body: str) -> None:
+    said = refused(query, body)
+    assert (said["status"], said["field"], said["value"]) == (422, "lable", "3")
+    assert said["allowed"].split(", ") == [*GenerateRequest.model_fields]
+
+
+def test_an_unknown_name_that_no_text_can_hold_is_refused_in_ascii() -> None:
+    assert refused(body='{"\\ud800": 1}')["field"] == "\ud800"
+
+
+@pytest.mark.parametrize(
+    ("query", "body"),
+    [
+        ("label=3&label=4", ""),
+        ("label=3&label=3", ""),
+        ("", '{"label": 3, "label": 4}'),
+        ("label=3", '{"label": 4}'),
+        ("label=3", '{"label": null}'),
+    ],
+)
+def test_a_name_given_twice_is_refused_wherever_it_stands(query: str, body: str) -> None:
+    said = refused(query, body)
+    assert (said["status"], said["field"], said["allowed"]) == (422, "label", "label once")
+    assert "given 2 times" in said["detail"]
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", None])
+def test_a_body_of_another_type_is_415(content_type: str | None) -> None:
+    with pytest.raises(UnsupportedType):
+        asked(body=b'{"n": 1}', content_type=content_type)
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8"])
+def test_json_is_known_by_its_media_type_alone(content_type: str) -> None:
+    assert asked(body=b'{"n": 2}', content_type=content_type).n == 2
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/json", None])
+@pytest.mark.parametrize("body", [b"", b" \r\n"])
+def test_an_empty_body_of_any_type_is_fine(content_type: str | None, body: bytes) -> None:
+    assert asked("n=2", body, content_type).n == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"label=3",
+        b"[1]",
+        b"[]",
+        b"3",
+        b"null",
+        b'"n"',
+        b'[["n", 2]]',
+        b'{"n": NaN}',
+        b'{"truncation": Infinity}',
+        b'{"truncation": -Infinity}',
+        b'{"n": 1} {"n": 2}',
+        b"\xff\xfe\x00",
+        b'{"label": "\xff"}',
+        b"[" * 999,
+        b'{"seed": ' + b"1" * 900 + b"e}",
+    ],
+)
+def test_a_body_that_is_no_json_object_is_400(body: bytes) -> None:
+    with pytest.raises(Unparsable):
+        asked(body=body)
+
+
+def test_nesting_too_deep_for_the_parser_is_400() -> None:
+    with pytest.raises(Unparsable):
+        asked_with_limit(b'{"n":' + b"[" * 200_000)
+
+
+def test_more_digits_than_python_reads_are_refused() -> None:
+    with pytest.raises(RequestError) as caught:
+        asked_with_limit(b'{"seed": ' + b"1" * 10_000 + b"}")
+    assert caught.value.status in (400, 422)
+
+
+def asked_with_limit(body: bytes) -> GenerateRequest:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
+    return asyncio.run(read(Request(scope, receive), 1 << 20))
+
+
+def test_a_body_at_the_limit_is_read_and_one_over_it_is_413() -> None:
+    body = b'{"n": 2}'
+    assert asked(body=body.ljust(LIMIT)).n == 2
+    with pytest.raises(TooLarge):
+        asked(body=body.ljust(LIMIT + 1))
+
+
+def test_the_body_of_a_get_is_not_read() -> None:
+    assert asked("n=2", b'{"n": 3}', method="GET").n == 2
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_a_seed_is_a_number_or_its_decimal_string(seed: int) -> None:
+    assert validate([("seed", seed)]).seed == validate([("seed", str(seed))]).seed == seed
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=30),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*GenerateRequest.model_fields]) | st.text(max_size=8), json_values, max_size=4))
+def test_any_json_object_is_understood_or_refused_by_one_of_its_names(body: dict[str, Any]) -> None:
+    try:
+        request = validate(body.items())
+    except InvalidParameter as error:
+        said = json.loads(bytes(problem(error).body))
+        assert said["field"] in body
+        assert isinstance(said["value"], str)
+        assert said["allowed"]
+    else:
+        assert request.n >= 1
+        assert request.seed is None or 0 <= request.seed < 2**63
+
+
+@pytest.mark.parametrize(
+    ("accept", "format"),
+    [
+        (None, "png"),
+        ("", "png"),
+        ("*/*", "png"),
+        ("image/*", "png"),
+        ("image/png", "png"),
+        ("IMAGE/PNG", "png"),
+        ("application/json", "json"),
+        ("application/x-npy", "npy"),
+        ("application/json;charset=utf-8", "json"),
+        ("image/png, application/json", "png"),  # the first on ties
+        ("application/json, image/png", "json"),
+        ("image/png;q=0.5, application/json;q=0.9", "json"),
+        ("image/png;q=0.5, application/x-npy; q=0.8, application/json;q=0.7", "npy"),
+        ("image/webp, application/x-npy;q=0.1", "npy"),
+        ("*/*, application/json;q=0.1", "json"),  # what is named goes before a wildcard
+        ("image/png;q=0, application/json", "json"),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8", "png"),  # a browser
+        ("image/avif,image/webp,image/*,*/*;q=0.8", "png"),  # its <img>
+    ],
+)
+def test_accept_chooses_the_format(accept: str | None, format: str) -> None:
+    assert choose_format(None, accept) == format
+
+
+@pytest.mark.parametrize("accept", ["text/html", "image/webp", "image/png;q=0", "*/*;q=0", "text/*", "png", ","])
+def test_an_accept_of_neither_a_supported_type_nor_a_wildcard_is_406(accept: str) -> None:
+    with pytest.raises(NotAcceptable) as refusal:
+        choose_format(None, accept)
+    assert refusal.value.members["allowed"] == "image/png, application/json, application/x-npy"
+
+
+@pytest.mark.parametrize("accept", [None, "application/json", "text/html"])
+def test_with_format_the_accept_header_is_ignored(accept: str | None) -> None:
+    assert choose_format("npy", accept) == "npy"
