@@ -1,0 +1,61 @@
+# limner's everyday commands; `make help` lists them.
+# PIP_ARGS= passes options to pip, PYTHON= chooses the interpreter for a new .venv, ARGS= goes to pytest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
+ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+APP := train,export,serve,$(ENGINE)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo install test test-slow check format constraints clean
+
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(VENV)/.app ## Train a digit generator for a minute, export it, serve it (ONCE=1: write demo.png and stop)
+	$(BIN)/limner demo $(if $(ONCE),--once) $(if $(FRESH),--fresh)
+
+install: $(VENV)/.app ## Make .venv with limner in it (the gpu extra where nvidia-smi answers, else cpu)
+
+test: $(VENV)/.test ## Run the tests (ARGS='-k identity' chooses)
+	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+
+test-slow: $(VENV)/.test ## Run the tests that take over 20 seconds
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(VENV)/.dev ## Lint, formatting, types and import rules: what pre-commit and CI run
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.dev ## Repair what ruff can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints: $(VENV)/.dev ## Pin what is installed now
+	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+[a-z0-9.]+$$//' > constraints.txt
+
+clean: ## Remove the environment and caches; runs, models and judges stay
+	rm -rf $(VENV) .pytest_cache .hypothesis .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "limner needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "$(PYTHON) cannot make an environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+
+$(VENV)/.app: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[$(APP)]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.app
+	$(PIP) -e '.[$(APP),test]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.test
+	$(PIP) -e '.[$(APP),test,dev]'
+	@touch $@
