@@ -36,6 +36,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 DEMO_RUN, DEMO_NAME, DEMO_SECONDS = Path("runs/demo"), "digits", 60.0
 DEMO_COLUMNS, DEMO_SCALE, DEMO_SEED = 12, 2, 0
+DEMO_PORTS = 100  # tried from the first on, until one is free
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -139,22 +140,19 @@ def train(
 def _train(config: "TrainConfig", overwrite: bool) -> None:
     from training.run import RunFolder
 
-    folder = RunFolder(config.out)
-    folder.guard(overwrite)
+    RunFolder(config.out).guard(overwrite)
     with _needs("train"):
         from training import data, loop
         from training.progress import TrainingProgress
     dataset = data.load(config.data, config.size)
-    loop.spec_for(config, dataset)  # refuse before an older run is replaced
     count = len(dataset.train) + len(dataset.val) + len(dataset.test)
     classes = f"{len(dataset.class_names)} classes" if dataset.class_names else "no classes"
     out.print(f"{dataset.name}: {count} images of {dataset.size}x{dataset.size}x{dataset.channels}, {classes}")
     if dataset.note:
         err.print(f"[yellow]{_plain(dataset.note)}[/]")
-    folder.create(config)
     with TrainingProgress(err, f"training {config.model}") as progress:
-        closing = loop.train(config, dataset, progress)
-    out.print(f"trained {closing['images']:,} images in {closing['seconds']:.0f} s: {folder.path}")
+        closing = loop.train(config, dataset, progress, observe_judge=progress.judge)
+    out.print(f"trained {closing['images']:,} images in {closing['seconds']:.0f} s: {config.out}")
     if closing["quality"]:
         out.print(_quality_line(closing["quality"]))
 
@@ -229,6 +227,8 @@ def inspect(
         print(manifest.model_dump_json(indent=2, by_alias=True, exclude_none=True))
         return
     table = Table(title=found.title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a hash is read whole or not at all
     rows = {
         "kind": manifest.kind,
         "images": f"{manifest.height}x{manifest.width}x{manifest.channels}, latent {manifest.latent}",
@@ -285,7 +285,7 @@ def _serve(settings: "Settings", tries: int = 1, demo: bool = False) -> None:
     url = address(listener)
     out.print(f"[bold]limner[/] serves on [bold]{url}[/]  (playground /, API /docs, metrics /metrics; Ctrl-C stops)")
     if demo:
-        out.print(f"  curl -fsS -X POST '{url}/generate?label=3' -o three.png")
+        out.print(f"  curl -fsS -X POST '{url}/generate?label=3' -o three.png", markup=False)
         out.print(f"  playground: {url}/")
         _open_browser(url)
     serve(application, settings, listener)
@@ -364,9 +364,8 @@ def demo(
         _train(TrainConfig(model="cgan", data="mnist-5k", out=run.path, seconds=seconds), overwrite=True)
     bundle = find(models, DEMO_NAME, hash_file(run.exported_checkpoint())) or _export(run.path, models, DEMO_NAME)
     _print_bundle(bundle)
-    settings = Settings(models=bundle.folder)
     if not once:
-        _serve(settings, tries=100, demo=True)
+        _serve(resolve(Settings, {"models": bundle.folder}, "LIMNER_"), tries=DEMO_PORTS, demo=True)
         return
     with _address("", bundle.folder) as url:
         _draw_demo(url, bundle, Path("demo.png"))

@@ -146,8 +146,8 @@ def read(folder: Path) -> Bundle:
     if GRAPH not in expected or (manifest.prior is not None and manifest.prior not in expected):
         raise BundleError(f"{path} is damaged (a file it needs is not listed)", _AGAIN)
     for name, sha256 in expected.items():
-        if Path(name).name != name:
-            raise BundleError(f"{path} is damaged ('{name}' is no file name)", _AGAIN)
+        if Path(name).name != name or "\0" in name:
+            raise BundleError(f"{path} is damaged ({name!r} is no file name)", _AGAIN)
         if hash_file(folder / name) != sha256:
             raise BundleError(f"{folder / name} is not the file that was exported (its hash differs)", _AGAIN)
     return Bundle(folder, manifest, _digest(folder, manifest))
@@ -206,7 +206,7 @@ def find(models: Path, name: str, checkpoint_sha256: str) -> Bundle | None:
 @contextmanager
 def new_version(models: Path, name: str) -> Iterator[tuple[Path, int]]:
     """Give a hidden folder to build the next version in; rename it into place if the block ends well, else drop it."""
-    if not NAME.fullmatch(name):
+    if not NAME.fullmatch(name) or name.isdigit():  # digits alone would be taken for a version
         raise BundleError(f"'{name}' is no model name", "Use letters, digits, '.', '_' and '-': --name digits.")
     home = models / name
     try:
@@ -217,7 +217,7 @@ def new_version(models: Path, name: str) -> Iterator[tuple[Path, int]]:
         raise BundleError(f"cannot write {home} ({error.strerror})", "Choose another --models.") from error
     try:
         yield part, version
-        for path in part.iterdir():
+        for path in (*part.iterdir(), part):
             _flush(path)
         part.chmod(0o755)
         part.rename(home / str(version))

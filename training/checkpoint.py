@@ -1,7 +1,6 @@
 """State in, one file out, whole or not at all; back again without running any code that a file may carry."""
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
 def load(path: Path, device: str = "cpu") -> dict[str, Any]:
     """Read with `weights_only=True`. Raises RunError where the file is missing or damaged."""
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise RunError(f"no {path.name} in {path.parent}", "Train first: limner train --out RUN.") from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # on damaged bytes the unpickler raises nearly anything, IndexError among it
         raise RunError(f"{path} is damaged", "Train again, or restore the file.") from error
+    if not isinstance(state, dict):
+        raise RunError(f"{path} is no limner checkpoint", "Train again, or restore the file.")
+    return state

@@ -3,6 +3,7 @@
 import gzip
 import os
 import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from training.config import SIZES
 from training.errors import DataError
 
 FASHION_CLASSES = (
@@ -58,14 +60,15 @@ class Dataset:
 def load(data: str, size: int | None = None) -> Dataset:
     """Load `mnist-5k`, `fashion-mnist`, `fashion-mnist:FOLDER`, a folder of idx files or a folder of images.
 
-    `size` resizes to size x size pixels; None keeps a named set's own size (28) and takes 32 for image folders.
+    `size` resizes to size x size pixels; None keeps a set's own size where a model can have it (28, 32, 64), and takes
+    32 for image folders and other sizes.
     Raises DataError.
     """
     name, _, place = data.partition(":")
     if name in NAMED:
         dataset = NAMED[name](Path(place) if place else None)
     elif _idx_file(Path(data), "train-images-idx3-ubyte"):
-        dataset = _idx_set(Path(data).name, Path(data), None)
+        dataset = _idx_set(Path(data).resolve().name, Path(data), None)
     elif Path(data).is_dir():
         return _image_folder(Path(data), size or 32)
     else:
@@ -74,7 +77,8 @@ def load(data: str, size: int | None = None) -> Dataset:
             f"no data at '{data}'",
             f"Did you mean {near[0]}?" if near else f"Give a folder of images or one of {', '.join(NAMED)}.",
         )
-    return dataset if size in (None, dataset.size) else _resized(dataset, size)
+    size = size or (dataset.size if dataset.size in SIZES else 32)
+    return dataset if dataset.train.images.shape[1:3] == (size, size) else _resized(dataset, size)
 
 
 def _permutation(count: int) -> np.ndarray:
@@ -130,8 +134,8 @@ def _read_idx(folder: Path, stem: str) -> np.ndarray:
         shape = struct.unpack(f">{dimensions}I", raw[4 : 4 + 4 * dimensions])
         if zeros != 0 or kind != 8:  # 8 = unsigned byte
             raise ValueError("not an idx file of unsigned bytes")
-        return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-    except (OSError, EOFError, ValueError, struct.error) as error:
+        return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape).copy()  # torch wants it writable
+    except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
         raise DataError(f"{path} is damaged ({error})", "Fetch the file again.") from error
 
 
@@ -144,10 +148,17 @@ def _idx_set(name: str, folder: Path, class_names: tuple[str, ...] | None) -> Da
         for part in ("train", "t10k")
     )
     for part in (train, test):
-        if part.labels is None or len(part.labels) != len(part) or len(part) < FEWEST:
+        alike = part.images.ndim == 4 and part.images.shape[1:] == train.images.shape[1:] and part.images.size
+        if not alike or part.labels is None or part.labels.shape != (len(part),) or len(part) < FEWEST:
             raise DataError(f"the idx files in {folder} do not belong together", "Fetch the four files again.")
     assert train.labels is not None
-    names = class_names or tuple(str(label) for label in range(int(train.labels.max()) + 1))
+    assert test.labels is not None
+    highest = int(max(train.labels.max(), test.labels.max()))
+    names = class_names or tuple(str(label) for label in range(highest + 1))
+    if highest >= len(names):
+        raise DataError(
+            f"the labels in {folder} go up to {highest}, {name} has {len(names)} classes", f"Try --data {folder}."
+        )
     order = _permutation(len(train))
     cut = len(train) * 9 // 10
     rest, val = train.take(order[:cut]), train.take(order[cut:])
@@ -189,10 +200,9 @@ def _image_folder(folder: Path, size: int) -> Dataset:
     for label, path in groups:
         try:
             with Image.open(path) as picture:
-                grey = picture.mode in ("1", "L", "LA", "I", "I;16")
-                pictures.append((label, _fit(picture.convert("L" if grey else "RGB"), size)))
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError):
-            continue
+                pictures.append((label, _fit(_eight_bit(picture), size)))
+        except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+            continue  # SyntaxError is Pillow's word for a broken PNG
     if len(pictures) < FEWEST:
         raise DataError(
             f"{len(pictures)} readable images in {folder}, at least {FEWEST} are needed",
@@ -200,13 +210,20 @@ def _image_folder(folder: Path, size: int) -> Dataset:
         )
     mode = "RGB" if any(picture.mode == "RGB" for _, picture in pictures) else "L"
     stack = np.stack([np.asarray(picture.convert(mode)) for _, picture in pictures])
-    whole = Images(
-        stack.reshape(len(pictures), size, size, -1),
-        np.array([label for label, _ in pictures], np.int64) if classes else None,
-    )
+    found, labels = np.unique([label for label, _ in pictures], return_inverse=True)
+    whole = Images(stack.reshape(len(pictures), size, size, -1), labels.astype(np.int64) if classes else None)
+    names = tuple(classes[label].name for label in found) if classes else ()  # a class of broken files is none
     skipped = len(groups) - len(pictures)
     note = f"skipped {skipped} of {len(groups)} files that are no readable image" if skipped else ""
-    return _split(folder.resolve().name, whole, tuple(path.name for path in classes), note)
+    return _split(folder.resolve().name, whole, names, note)
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    """Grey stays grey, everything else becomes RGB. 16-bit grey is scaled: Pillow's conversion clips it to white."""
+    if picture.mode.startswith("I"):
+        levels = np.asarray(picture.convert("I")).clip(0, 65535) >> 8
+        return Image.fromarray(levels.astype(np.uint8))
+    return picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB")
 
 
 def _pictures_in(folder: Path) -> list[Path]:

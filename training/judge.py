@@ -3,7 +3,10 @@
 Its recipe is fixed (version 1) so that figures stay comparable; reports of different judges are never ranked together.
 """
 
+import contextlib
+import copy
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,8 @@ FEATURES = 128
 BATCH = 128
 PEAK_RATE = 4e-3
 SEEN = 120_000  # images in 2 epochs of a 60k set; smaller sets get at most 10 epochs
+
+Observe = Callable[[float], None]
 
 
 class Judge(nn.Module):
@@ -63,24 +68,30 @@ def to_unit(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def judge_for(dataset: Dataset, cache: Path) -> Judge:
-    """The judge of a labelled data set: out of `cache`, or trained (about 10 s on MNIST-5k) and put there."""
+def judge_for(dataset: Dataset, cache: Path, observe: Observe = lambda fraction: None) -> Judge:
+    """The judge of a labelled data set: out of `cache`, or trained (about 10 s on MNIST-5k) and put there.
+
+    `observe` hears the share of its training that is done, and nothing where the cache has it.
+    """
     with torch.random.fork_rng():  # a judge must not change the run that asks for it
         torch.manual_seed(RECIPE)
-        return _cached(dataset, cache, Judge(dataset.size, dataset.channels, len(dataset.class_names)))
+        return _cached(dataset, cache, observe, Judge(dataset.size, dataset.channels, len(dataset.class_names)))
 
 
-def _cached(dataset: Dataset, cache: Path, judge: Judge) -> Judge:
+def _cached(dataset: Dataset, cache: Path, observe: Observe, judge: Judge) -> Judge:
     path = cache / f"{_digest(dataset.train)}-v{RECIPE}.pt"
     if path.is_file():
         try:
-            judge.load_state_dict(load(path)["weights"])
-            return judge
-        except (RunError, RuntimeError, KeyError):  # a damaged cache entry is made again
-            path.unlink(missing_ok=True)
-    _fit(judge, dataset.train)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save(path, {"recipe": RECIPE, "weights": judge.state_dict()})
+            state, cached = load(path), copy.deepcopy(judge)  # what a damaged entry half fills is thrown away
+            cached.load_state_dict(state["weights"])
+            if cached.sha256() == state["sha256"]:
+                return cached.eval()
+        except (RunError, RuntimeError, KeyError, TypeError):
+            pass  # made again below
+    _fit(judge, dataset.train, observe)
+    with contextlib.suppress(OSError, RunError):  # without a place for the cache, the next run trains it again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(path, {"recipe": RECIPE, "weights": judge.state_dict(), "sha256": judge.sha256()})
     return judge
 
 
@@ -92,21 +103,23 @@ def _digest(images: Images) -> str:
     return digest.hexdigest()[:32]
 
 
-def _fit(judge: Judge, train: Images) -> None:
-    images, labels = to_unit(torch.from_numpy(train.images)), torch.from_numpy(train.labels)
+def _fit(judge: Judge, train: Images, observe: Observe) -> None:
+    images, labels = torch.from_numpy(train.images), torch.from_numpy(train.labels)
     batch = min(BATCH, len(train))
     per_epoch = max(1, len(train) // batch)
     epochs = min(10, max(2, round(SEEN / len(train))))
     optimizer = torch.optim.AdamW(judge.parameters())
     rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=epochs * per_epoch)
     judge.train()
-    for _ in range(epochs):
+    for epoch in range(epochs):
+        observe(epoch / epochs)
         order = torch.randperm(len(train))
         for index in range(per_epoch):
             rows = order[index * batch : (index + 1) * batch]
-            loss = F.cross_entropy(judge(images[rows])[0], labels[rows])
+            loss = F.cross_entropy(judge(to_unit(images[rows]))[0], labels[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             rates.step()
+    observe(1.0)
     judge.eval()

@@ -48,20 +48,21 @@ def train(
     dataset: Dataset,
     observe: Callable[[Progress], None] = lambda progress: None,
     cache: Path = JUDGES,
+    observe_judge: Callable[[float], None] = lambda fraction: None,
 ) -> dict[str, Any]:
-    """Train into `config.out` (created before) and return the closing figures.
+    """Train into `config.out`, replacing the run that it may hold, and return the closing figures.
 
-    Raises Interrupted after SIGINT or SIGTERM, with the checkpoint saved; RunError where the losses leave the finite.
+    Everything that can be refused is refused before an older run is touched: DataError, ConfigError. Raises
+    Interrupted after SIGINT or SIGTERM, with the checkpoint saved; RunError where the losses leave the finite.
     """
     device = _device(config)
     folder = RunFolder(config.out)
-    if device.type == "cpu":
-        torch.set_flush_denormal(True)  # late in training, denormal activations made steps up to 2 x slower
     torch.manual_seed(config.seed)
     spec = spec_for(config, dataset)
+    folder.create(config)
     objective = objective_for(spec, config, device)
     average = copy.deepcopy(objective.generator).eval().requires_grad_(False)
-    judge = judge_for(dataset, cache) if dataset.train.labels is not None else None
+    judge = judge_for(dataset, cache, observe_judge) if dataset.train.labels is not None else None
     if judge is not None:
         checkpoint.save(folder.judge, {"weights": judge.state_dict(), "sha256": judge.sha256()})
 
@@ -202,8 +203,11 @@ def sample(generator: Generator, z: Tensor, label: Tensor | None) -> np.ndarray:
     return image.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def judged(generator: Generator, spec: ModelSpec, judge: Judge, dataset: Dataset, seed: int) -> dict[str, Any]:
-    """Closing figures: label agreement (conditional kinds) and within-class variance beside that of real images."""
+def judged(generator: Generator, spec: ModelSpec, judge: Judge, dataset: Dataset, seed: int) -> dict[str, Any] | None:
+    """Closing figures: label agreement (conditional kinds) and within-class variance beside that of real images.
+
+    None where the test split is too small to tell: no class has two different images in it.
+    """
     noise = torch.Generator().manual_seed(seed)
     z = torch.randn(JUDGED, spec.latent, generator=noise)
     label = torch.arange(JUDGED) % spec.classes if spec.classes else None
@@ -213,6 +217,8 @@ def judged(generator: Generator, spec: ModelSpec, judge: Judge, dataset: Dataset
     real_labels = dataset.test.labels if spec.classes else real_logits.argmax(1)
     assert real_labels is not None
     real = metrics.within_class_variance(real_features, real_labels)
+    if not real > 0:  # 0 or NaN
+        return None
     quality: dict[str, Any] = {
         "within_class_variance_ratio": round(metrics.within_class_variance(features, labels) / real, 4),
         "protocol": {"samples": JUDGED, "split": "test", "judge_sha256": judge.sha256()},
@@ -238,9 +244,7 @@ class _Grid:
         return fraction >= self.next
 
     def draw(self, generator: Generator, step: int) -> None:
-        while self.next <= 1 and self.due(self.next):
-            self.next += 1 / SAMPLES
-            break
+        self.next += 1 / SAMPLES
         images = sample(generator, self.z, self.label)
         self._save(f"{step:07d}", np.split(images, len(self.names)))
 

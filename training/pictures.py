@@ -11,10 +11,13 @@ INK, PAPER = (40, 40, 40), (255, 255, 255)
 
 
 def sheet(images: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """uint8 [N, H, W, C] -> uint8 [rows*H, columns*W, C], row-major, ⌈√N⌉ columns by default; what is left is black."""
+    """uint8 [N, H, W, C] -> uint8 [rows*H, columns*W, C], row-major, ⌈√N⌉ columns by default; what is left is black.
+
+    No image at all is one black cell: a class that a split left empty still has its row.
+    """
     count, height, width, channels = images.shape
-    columns = columns or math.isqrt(count - 1) + 1
-    rows = -(-count // columns)
+    columns = columns or math.isqrt(max(0, count - 1)) + 1
+    rows = max(1, -(-count // columns))
     cells = np.zeros((rows * columns, height, width, channels), np.uint8)
     cells[:count] = images
     grid = cells.reshape(rows, columns, height, width, channels).swapaxes(1, 2)

@@ -1,0 +1,261 @@
+"""A bundle is whole or absent, and read only if every byte is the one that was written."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from export import bundle
+from export.bundle import BundleError, Manifest, find, new_version, read, version_folders, write_manifest
+
+GRAPH, SAMPLES = b"a graph of 32 bytes, or about it", b"a sheet of samples"
+CHECKPOINT = "c" * 64
+
+
+def described(folder: Path, name: str, version: int, checkpoint: str = CHECKPOINT) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "name": name,
+        "version": version,
+        "kind": "cgan",
+        "latent": 8,
+        "height": 28,
+        "width": 28,
+        "channels": 1,
+        "class_names": ["a", "ß"],
+        "inputs": [{"name": "z", "dtype": "float32", "shape": ["N", 8]}],
+        "outputs": [{"name": "image", "dtype": "uint8", "shape": ["N", 28, 28, 1]}],
+        "opset": 20,
+        "source": {
+            "run": "run", "checkpoint_sha256": checkpoint, "data": "mnist-5k", "images_seen": 640, "code_version": "1",
+        },
+        "artifacts": [
+            {
+                "engine": "onnxruntime",
+                "precision": "fp32",
+                "file": "model.onnx",
+                "sha256": hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest(),
+                "parity": {"reference": "torch", "batches": [1, 5], "max_levels": 0, "allowed_levels": 1},
+                "buckets": [1, 2, 4],
+            }
+        ],
+        "files": {"samples.png": hashlib.sha256((folder / "samples.png").read_bytes()).hexdigest()},
+    }  # fmt: skip
+
+
+def write(models: Path, name: str = "digits", checkpoint: str = CHECKPOINT, graph: bytes = GRAPH) -> Path:
+    with new_version(models, name) as (part, version):
+        (part / "model.onnx").write_bytes(graph)
+        (part / "samples.png").write_bytes(SAMPLES)
+        write_manifest(part, Manifest.model_validate(described(part, name, version, checkpoint)))
+    return models / name / str(version)
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+# writing
+
+
+def test_a_written_version_is_read_as_it_was_described(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    assert folder == tmp_path / "digits" / "1"
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "model.onnx", "samples.png"]
+    found = read(folder)
+    assert found.manifest == Manifest.model_validate(described(folder, "digits", 1))
+    assert (found.folder, found.title, found.manifest.classes) == (folder, "digits@1", 2)
+
+
+def test_what_a_stage_has_not_filled_is_absent_from_the_file(tmp_path: Path) -> None:
+    manifest = json.loads((write(tmp_path) / "manifest.json").read_text())
+    assert manifest["schema"] == 1
+    assert not {"quality", "prior"} & manifest.keys()
+    assert "requirements" not in manifest["artifacts"][0]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, BundleError])
+def test_a_version_is_absent_when_its_making_fails(tmp_path: Path, error: type[BaseException]) -> None:
+    def fail() -> None:
+        with new_version(tmp_path, "digits") as (part, _):
+            (part / "model.onnx").write_bytes(GRAPH)
+            raise error("half way")
+
+    with pytest.raises(error, match="half way"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+    first = write(tmp_path)
+    with pytest.raises(error):
+        fail()
+    assert list((tmp_path / "digits").iterdir()) == [first]
+    read(first)
+
+
+def test_a_version_is_not_seen_before_it_is_whole(tmp_path: Path) -> None:
+    with new_version(tmp_path, "digits") as (part, _):
+        assert part.name.startswith(".")
+        (part / "manifest.json").write_text("{}")
+        assert version_folders(tmp_path) == version_folders(tmp_path / "digits") == []
+
+
+@pytest.mark.parametrize(("present", "following"), [([], 1), ([1], 2), ([1, 2], 3), ([2, 10], 11)])
+def test_the_next_version_follows_the_highest(tmp_path: Path, present: list[int], following: int) -> None:
+    for folder in ("notes", *map(str, present)):
+        (tmp_path / "digits" / folder).mkdir(parents=True)
+    (tmp_path / "digits" / "99").write_text("a file")
+    assert write(tmp_path).name == str(following)
+
+
+def test_of_two_exports_at_once_the_first_to_end_stays(tmp_path: Path) -> None:
+    def later() -> None:
+        with new_version(tmp_path, "digits") as (part, version):
+            (part / "model.onnx").write_bytes(b"later")
+            assert (version, write(tmp_path).name) == (1, "1")
+
+    with pytest.raises(BundleError, match="Export again"):
+        later()
+    assert [path.name for path in (tmp_path / "digits").iterdir()] == ["1"]
+    assert (read(tmp_path / "digits" / "1").folder / "model.onnx").read_bytes() == GRAPH
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../digits", "a/b", ".hidden", "my digits", "ziffern\n", "7", "x" * 65]
+)
+def test_a_name_that_is_no_folder_name_of_a_model_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BundleError, match="no model name"), new_version(tmp_path / "models", name):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("a file")
+    with pytest.raises(BundleError, match="cannot write"), new_version(tmp_path / "models", "digits"):
+        pass
+
+
+# reading
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "samples.png"])
+def test_a_change_of_any_byte_is_refused_by_the_files_name(tmp_path: Path, file: str) -> None:
+    path = write(tmp_path) / file
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(BundleError, match=f"{file} is not the file that was exported"):
+            read(path.parent)
+    path.write_bytes(whole)
+    read(path.parent)
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "samples.png"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes() + b"\0")])
+def test_a_missing_or_longer_file_is_refused_by_its_name(
+    tmp_path: Path, file: str, damage: Callable[[Path], Any]
+) -> None:
+    folder = write(tmp_path)
+    damage(folder / file)
+    with pytest.raises(BundleError, match=file):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda manifest: manifest.pop("latent"), "latent"),
+        (lambda manifest: manifest["artifacts"][0].pop("buckets"), "artifacts.0.buckets"),
+        (lambda manifest: manifest.update(surprise=1), "surprise"),
+        (lambda manifest: manifest["source"].update(path="/home/me"), "source.path"),
+        (lambda manifest: manifest.update(schema=2), "schema"),
+        (lambda manifest: manifest.update(name="../digits"), "name"),
+        (lambda manifest: manifest.update(artifacts=[]), "artifacts"),
+        (lambda manifest: manifest["artifacts"][0].update(file="samples.png"), "not listed"),
+        (lambda manifest: manifest.update(prior="prior.npz"), "not listed"),
+        (lambda manifest: manifest["files"].update({"../2/model.onnx": "0"}), "no file name"),
+        (lambda manifest: manifest["files"].update({"/etc/passwd": "0"}), "no file name"),
+        (lambda manifest: manifest["files"].update({"a\0b": "0"}), "no file name"),
+        (lambda manifest: manifest["files"].update({"..": "0"}), "cannot read"),
+        (lambda manifest: manifest["files"].update({"": "0"}), "cannot read"),
+    ],
+)
+def test_a_manifest_that_is_wrong_is_refused_with_the_place(
+    tmp_path: Path, change: Callable[[dict[str, Any]], Any], complaint: str
+) -> None:
+    folder = write(tmp_path)
+    edit(folder, change)
+    with pytest.raises(BundleError, match=complaint):
+        read(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"schema: 1"])
+def test_a_manifest_that_is_no_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
+    folder = write(tmp_path)
+    (folder / "manifest.json").write_bytes(content)
+    with pytest.raises(BundleError, match=r"manifest\.json is damaged"):
+        read(folder)
+
+
+def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"no bundle at .*limner export"):
+        read(tmp_path)
+
+
+def test_the_digest_is_of_the_graph_and_the_prior_alone(tmp_path: Path) -> None:
+    digest = read(write(tmp_path)).digest
+    assert digest == hashlib.sha256(GRAPH + b"limner image identity 1").hexdigest()  # docs/image-identity.md
+    assert read(write(tmp_path, "other", "d" * 64)).digest == digest
+    assert read(write(tmp_path, graph=b"another graph")).digest != digest
+    folder = write(tmp_path)
+    (folder / "prior.npz").write_bytes(b"prior")
+    sha256 = hashlib.sha256(b"prior").hexdigest()
+    edit(folder, lambda manifest: manifest.update(prior="prior.npz", files=manifest["files"] | {"prior.npz": sha256}))
+    assert read(folder).digest == hashlib.sha256(GRAPH + b"prior" + b"limner image identity 1").hexdigest()
+
+
+# finding
+
+
+def test_a_repository_a_model_and_a_version_list_their_versions(tmp_path: Path) -> None:
+    for version in ("2", "10", ".3-building", "old"):
+        (tmp_path / "digits" / version).mkdir(parents=True)
+    (tmp_path / "digits" / "7").write_text("a file")
+    other = write(tmp_path, "cats")
+    digits = [tmp_path / "digits" / "2", tmp_path / "digits" / "10"]
+    assert version_folders(tmp_path) == [other, *digits]
+    assert version_folders(tmp_path / "digits") == digits
+    assert version_folders(other) == [other]
+    assert version_folders(tmp_path / "nowhere") == []
+
+
+def test_a_checkpoints_newest_sound_version_is_found(tmp_path: Path) -> None:
+    first, second, _ = write(tmp_path), write(tmp_path), write(tmp_path, checkpoint="d" * 64)
+
+    def found() -> Path | None:
+        version = find(tmp_path, "digits", CHECKPOINT)
+        return version and version.folder
+
+    assert found() == second
+    (second / "model.onnx").write_bytes(b"damaged")
+    assert found() == first
+    (first / "manifest.json").unlink()
+    assert found() is None
+    assert find(tmp_path, "cats", CHECKPOINT) is None
+
+
+@pytest.mark.parametrize("module", ["export.bundle", "export.gates", "export.engines"])
+def test_what_serves_loads_no_torch_and_no_onnx(module: str) -> None:
+    code = f"import sys, {module}; print(sorted({{'torch', 'onnx', 'onnxscript', 'onnxruntime'}} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_hash_of_a_file_is_its_sha256(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(GRAPH)
+    assert bundle.hash_file(tmp_path / "file") == hashlib.sha256(GRAPH).hexdigest()

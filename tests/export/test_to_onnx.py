@@ -1,0 +1,262 @@
+"""A run of every kind becomes a graph that keeps the contract and draws torch's pictures."""
+
+import hashlib
+import importlib.metadata
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from export import to_onnx
+from export.bundle import Bundle, BundleError
+from export.engines import open_engine
+from export.gates import GateError
+from export.to_onnx import export
+from training.config import Kind, ModelSpec
+from training.errors import RunError
+from training.loop import load_generator, sample
+from training.networks import Generator
+from training.run import RunFolder
+
+Trained = Callable[..., Path]
+KINDS: tuple[Kind, ...] = ("gan", "cgan", "vae", "cvae")
+DTYPES: dict[int, str] = {
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.INT64: "int64",
+    onnx.TensorProto.UINT8: "uint8",
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def exported(
+    request: pytest.FixtureRequest, trained: Trained, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Bundle]:
+    """A run and its bundle."""
+    run = trained(request.param)
+    return run, export(run, tmp_path_factory.mktemp("models"), f"my-{request.param}")
+
+
+def graph_of(bundle: Bundle) -> onnx.ModelProto:
+    return onnx.load(bundle.folder / "model.onnx")
+
+
+def tensors(values: list[onnx.ValueInfoProto]) -> list[tuple[str, str, list[str | int]]]:
+    """Name, dtype and shape of each; a dynamic side as its name."""
+    return [
+        (
+            value.name,
+            DTYPES[value.type.tensor_type.elem_type],
+            [side.dim_param or side.dim_value for side in value.type.tensor_type.shape.dim],
+        )
+        for value in values
+    ]
+
+
+def test_the_graph_takes_latents_and_gives_pictures(exported: tuple[Path, Bundle]) -> None:
+    run, bundle = exported
+    _, spec, _ = load_generator(RunFolder(run).checkpoint)
+    graph = graph_of(bundle).graph
+    inputs, outputs = tensors(list(graph.input)), tensors(list(graph.output))
+    n = inputs[0][2][0]
+    assert isinstance(n, str)  # the one dynamic side, the same in every tensor
+    assert inputs == [("z", "float32", [n, 8])] + ([("label", "int64", [n])] if spec.classes else [])
+    assert outputs == [("image", "uint8", [n, spec.size, spec.size, spec.channels]), ("check", "float32", [n])]
+    for told, real in ((bundle.manifest.inputs, inputs), (bundle.manifest.outputs, outputs)):
+        assert [(tensor.name, tensor.dtype, *tensor.shape) for tensor in told] == [
+            (name, dtype, "N", *shape[1:]) for name, dtype, shape in real
+        ]
+
+
+def test_the_graph_is_plain_onnx_of_one_version(exported: tuple[Path, Bundle]) -> None:
+    model = graph_of(exported[1])
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
+    assert (model.ir_version, len(model.functions)) == (10, 0)
+    operators = {node.op_type for node in model.graph.node}
+    assert "ConvTranspose" in operators
+    assert not {name for name in operators if "Normalization" in name or "Random" in name or name == "Dropout"}
+    assert not [weight.name for weight in model.graph.initializer if weight.data_location == onnx.TensorProto.EXTERNAL]
+    onnx.checker.check_model(model, full_check=True)
+
+
+def test_the_graph_holds_nothing_of_the_machine_that_made_it(exported: tuple[Path, Bundle]) -> None:
+    run, bundle = exported
+    whole = (bundle.folder / "model.onnx").read_bytes()
+    for trace in (b"site-packages", str(Path.home()).encode() + b"/", str(Path.cwd()).encode(), str(run).encode()):
+        assert trace not in whole
+    model = graph_of(bundle)
+    for weight in model.graph.initializer:
+        weight.raw_data = b""  # any byte may be in there
+    named = model.SerializeToString()
+    assert b"/" not in named
+    assert b".py" not in named
+    assert str(run.parent) not in (bundle.folder / "manifest.json").read_text()
+
+
+@pytest.mark.parametrize("count", [1, 3, 64, 100])
+def test_the_file_draws_torchs_pictures_at_any_batch_size(exported: tuple[Path, Bundle], count: int) -> None:
+    run, bundle = exported
+    generator, spec, _ = load_generator(RunFolder(run).checkpoint)
+    z = np.random.default_rng(count).standard_normal((count, 8), np.float32)
+    label = np.arange(count) % 3 if spec.classes else None
+    drawn = open_engine("onnxruntime", "fp32", bundle.folder / "model.onnx").run(z, label)
+    expected = sample(generator, torch.from_numpy(z), None if label is None else torch.from_numpy(label))
+    assert drawn.std() > 1  # pictures, not a plain grey on which everything agrees
+    assert np.abs(drawn.astype(int) - expected).max() <= 1
+    assert (drawn == expected).mean() > 0.99  # one level apart is the rare tie, not the rule
+
+
+def test_the_check_is_the_mean_before_rounding(exported: tuple[Path, Bundle]) -> None:
+    run, bundle = exported
+    generator, spec, _ = load_generator(RunFolder(run).checkpoint)
+    z, label = torch.randn(5, 8), torch.arange(5) % 3 if spec.classes else None
+    feed = {"z": z.numpy()} if label is None else {"z": z.numpy(), "label": label.numpy()}
+    (check,) = onnxruntime.InferenceSession(bundle.folder / "model.onnx").run(["check"], feed)
+    with torch.no_grad():
+        expected = generator(z, label).mean(dim=(1, 2, 3))
+    np.testing.assert_allclose(np.asarray(check), expected.numpy(), atol=1e-5)
+
+
+def test_the_manifest_tells_where_the_model_comes_from(exported: tuple[Path, Bundle]) -> None:
+    run, bundle = exported
+    manifest, checkpoint = bundle.manifest, RunFolder(run).checkpoint
+    _, spec, state = load_generator(checkpoint)
+    assert (manifest.name, manifest.version, manifest.kind) == (f"my-{spec.kind}", 1, spec.kind)
+    assert (manifest.latent, manifest.height, manifest.width, manifest.channels) == (
+        8,
+        spec.size,
+        spec.size,
+        spec.channels,
+    )
+    assert manifest.class_names == spec.class_names
+    assert manifest.source.model_dump() == {
+        "run": run.name,
+        "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        "data": "noise",
+        "images_seen": 96,
+        "code_version": importlib.metadata.version("limner"),
+    }
+    assert manifest.quality is not None
+    assert manifest.quality.model_dump(exclude_none=True) == state["quality"]
+    (artifact,) = manifest.artifacts
+    assert (artifact.engine, artifact.precision, artifact.parity.reference) == ("onnxruntime", "fp32", "torch")
+    assert artifact.buckets[0] == 1
+    with Image.open(bundle.folder / "samples.png") as samples:
+        assert samples.height == 2 * spec.size * (spec.classes or 4)
+        assert samples.width >= 2 * spec.size * 10
+
+
+# versions
+
+
+def test_a_checkpoint_is_exported_once(trained: Trained, tmp_path: Path) -> None:
+    first = export(trained("gan"), tmp_path)
+    assert first.folder == tmp_path / "gan-0" / "1"
+    assert export(trained("gan"), tmp_path) == first
+    assert [path.name for path in (tmp_path / "gan-0").iterdir()] == ["1"]
+    (first.folder / "samples.png").write_bytes(b"damaged")
+    assert export(trained("gan"), tmp_path).manifest.version == 2  # a damaged version does not count
+
+
+def test_a_new_checkpoint_is_the_next_version_and_best_goes_before_last(trained: Trained, tmp_path: Path) -> None:
+    run = tmp_path / "digits"
+    shutil.copytree(trained("gan"), run)
+    last = export(run, tmp_path / "models")
+    shutil.copy(RunFolder(trained("gan", seed=1)).checkpoint, run / "best.pt")
+    best = export(run, tmp_path / "models")
+    assert (last.title, best.title) == ("digits@1", "digits@2")
+    assert best.manifest.source.checkpoint_sha256 == hashlib.sha256((run / "best.pt").read_bytes()).hexdigest()
+    assert best.digest != last.digest
+    (run / "best.pt").unlink()
+    assert export(run, tmp_path / "models") == last
+
+
+# refusals
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds no checkpoint"):
+        export(tmp_path, tmp_path / "models")
+    with pytest.raises(RunError, match="no run at"):
+        export(tmp_path / "nowhere", tmp_path / "models")
+
+
+def test_a_damaged_checkpoint_is_refused_and_nothing_written(trained: Trained, tmp_path: Path) -> None:
+    run = tmp_path / "digits"
+    shutil.copytree(trained("gan"), run)
+    whole = (run / "checkpoint.pt").read_bytes()
+    (run / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RunError, match="is damaged"):
+        export(run, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_name_that_is_no_model_name_is_refused(trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no model name"):
+        export(trained("gan"), tmp_path, "my digits")
+
+
+def test_a_graph_that_draws_other_pictures_is_refused_and_nothing_written(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoilt(generator: Generator) -> Generator:
+        folded = fold(generator)
+        with torch.no_grad():
+            folded.project.bias.add_(0.5)
+        return folded
+
+    fold = to_onnx._without_batch_norm
+    monkeypatch.setattr(to_onnx, "_without_batch_norm", spoilt)
+    with pytest.raises(GateError, match="differs from torch by"):
+        export(trained("gan"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_gives_no_finite_pictures_is_refused(trained: Trained, tmp_path: Path) -> None:
+    from training import checkpoint
+
+    run = tmp_path / "digits"
+    shutil.copytree(trained("gan"), run)
+    state = checkpoint.load(run / "checkpoint.pt")
+    state["ema"]["project.bias"][0] = float("nan")
+    checkpoint.save(run / "checkpoint.pt", state)
+    with pytest.raises(GateError, match="not finite"):
+        export(run, tmp_path / "models")
+
+
+# folding
+
+
+@pytest.mark.parametrize("size", [28, 32, 64])
+@pytest.mark.parametrize("class_names", [(), ("a", "b", "c")])
+def test_folding_the_batch_norms_keeps_the_function(size: int, class_names: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    kind = "cgan" if class_names else "gan"
+    spec = ModelSpec.model_validate(
+        {"kind": kind, "latent": 6, "size": size, "channels": 3, "class_names": class_names, "width": 4}
+    )
+    generator, label = Generator(spec), torch.arange(16) % 3 if class_names else None
+    for layer in generator.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 2)
+            nn.init.normal_(layer.bias)
+            layer.eps = 1e-2  # large enough to be missed
+    for _ in range(20):
+        generator(3 * torch.randn(16, 6) + 1, label)  # batch statistics of something
+    generator.eval()
+    before = {name: value.clone() for name, value in generator.state_dict().items()}
+
+    folded = to_onnx._without_batch_norm(generator)
+    assert not [layer for layer in folded.modules() if isinstance(layer, nn.BatchNorm2d)]
+    z = torch.randn(16, 6)
+    with torch.no_grad():
+        expected = generator(z, label)
+        torch.testing.assert_close(folded(z, label), expected, atol=1e-5, rtol=1e-4)
+    assert expected.std() > 0.05
+    assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())

@@ -1,0 +1,51 @@
+"""Small synthetic images, a place for judges, and configs of small models for the tests of training/."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training.config import TrainConfig
+from training.data import Dataset, Images
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Nets this small gain nothing from more, and on a busy machine the threads of a step wait for one another."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where judges go in these tests: never to the home folder."""
+    return tmp_path_factory.mktemp("judges")
+
+
+@pytest.fixture
+def synthetic() -> Callable[..., Dataset]:
+    """60 images, every one different: a bright bar, whose place tells the class, on noise. Split 48, 6, 6."""
+
+    def build(size: int = 28, channels: int = 1, classes: int = 3) -> Dataset:
+        noise = np.random.default_rng(7)
+        labels = np.arange(60, dtype=np.int64) % max(1, classes)
+        images = noise.integers(0, 60, (60, size, size, channels), dtype=np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[:, 4 + 6 * label : 8 + 6 * label] += 190
+        whole = Images(images, labels if classes else None)
+        train, val, test = (whole.take(part) for part in np.split(np.arange(60), [48, 54]))
+        return Dataset("bars", train, val, test, tuple("abcdefghij"[:classes]))
+
+    return build
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Callable[..., TrainConfig]:
+    """The config of a model that trains in a moment: 3 steps an epoch."""
+
+    def build(model: str = "gan", **settings: object) -> TrainConfig:
+        given = {"out": tmp_path / "run", "epochs": 1, "batch": 16, "width": 4, "latent": 8, "device": "cpu"}
+        return TrainConfig.model_validate({"model": model} | given | settings)
+
+    return build
