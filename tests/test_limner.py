@@ -1,0 +1,281 @@
+"""The command line, run as a person runs it: a real process, its exit code, its one line."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from pydantic import BaseModel
+
+import limner
+from training.errors import ConfigError
+
+COMMANDS = ("train", "export", "inspect", "serve", "generate", "demo")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """The working and the home folder of every command here."""
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 60 little pictures in two classes: light from above, light from below."""
+    folder = tmp_path_factory.mktemp("pictures")
+    ramp = np.linspace(0, 255, 28, dtype=np.uint8)[:, None].repeat(28, axis=1)
+    for name, image in (("above", ramp[::-1]), ("below", ramp)):
+        (folder / name).mkdir()
+        for index in range(30):
+            Image.fromarray(np.roll(image, index, axis=0)).save(folder / name / f"{index}.png")
+    return folder
+
+
+def run(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("LIMNER_")}
+    return subprocess.run(
+        [sys.executable, "-m", "limner", *arguments],
+        cwd=home,
+        env=clean | {"HOME": str(home), "COLUMNS": "200", "CUDA_VISIBLE_DEVICES": ""} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+
+def refused(result: subprocess.CompletedProcess[str]) -> str:
+    """The one line of a failed command."""
+    assert result.returncode == 1, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+# what it says
+
+
+def test_version_is_the_installed_one(home: Path) -> None:
+    assert run(home, "--version").stdout.split()[0] == "limner"
+
+
+def test_help_names_every_command_and_says_what_each_does(home: Path) -> None:
+    text = run(home, "--help").stdout
+    for command in COMMANDS:
+        assert command in text
+        assert run(home, command, "--help").returncode == 0
+
+
+def test_an_unknown_option_is_the_parsers_business(home: Path) -> None:
+    assert run(home, "train", "--nonsense").returncode == 2
+    assert run(home, "train", "--epochs", "many").returncode == 2
+
+
+# what it refuses, in one line with the mend
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what", "mend"),
+    [
+        (["train", "--data", "nowhere"], "no data at 'nowhere'", "mnist-5k"),
+        (["train", "--data", "mnist5k"], "no data at 'mnist5k'", "Did you mean mnist-5k?"),
+        (["train", "--model", "diffusion"], "model=diffusion", "--help"),
+        (["train", "--seconds", "0"], "seconds=0", "--help"),
+        (["train", "--seconds", "5", "--epochs", "5"], "not both", "--help"),
+        (["train", "--size", "30"], "size=30", "--help"),
+        (["train", "--config", "absent.yaml"], "absent.yaml", "--config"),
+        (["train", "--device", "cuda"], "no CUDA device", "--device cpu"),
+        (["export", "nowhere"], "no run at 'nowhere'", "limner train"),
+        (["export", "."], "holds no checkpoint", "limner train"),
+        (["export", ".", "--to", "paper"], "no target 'paper'", "--to onnx"),
+        (["inspect", "nowhere"], "no bundle at 'nowhere'", "limner export"),
+        (["serve", "--models", "."], "holds no bundle", "limner export"),
+        (["serve", "--models", "nowhere"], "is no folder", "limner export"),
+        (["serve", "--port", "70000"], "port=70000", "--help"),
+        (["generate", "-o", "grid.tiff"], "grid.tiff", ".png"),
+        (["generate", "-o", "grid.png", "--url", "http://127.0.0.1:9"], "no limner server", "limner serve"),
+    ],
+)
+def test_bad_input_gets_one_line_with_the_mend(home: Path, arguments: list[str], what: str, mend: str) -> None:
+    line = refused(run(home, *arguments))
+    assert what in line
+    assert mend in line
+
+
+def test_debug_shows_the_traceback(home: Path) -> None:
+    result = run(home, "--debug", "inspect", "nowhere")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+def test_a_run_is_not_overwritten_unasked_and_bad_data_never_costs_it(home: Path, pictures: Path) -> None:
+    train = ["train", "--model", "gan", "--data", str(pictures), "--epochs", "1", "--out", "run"]
+    assert run(home, *train).returncode == 0
+    before = (home / "run" / "checkpoint.pt").read_bytes()
+    assert "--overwrite" in refused(run(home, *train))
+    refused(run(home, "train", "--data", "nowhere", "--out", "run", "--overwrite"))
+    assert (home / "run" / "checkpoint.pt").read_bytes() == before
+    (home / "mine").mkdir()
+    (home / "mine" / "thesis.tex").write_text("years of work")
+    assert "no run" in refused(run(home, *train[:-1], "mine", "--overwrite"))
+    assert (home / "mine" / "thesis.tex").read_text() == "years of work"
+
+
+# settings
+
+
+class Sample(BaseModel):
+    colour: str = "default"
+    number: int = 1
+
+
+def test_precedence_is_flag_then_environment_then_file_then_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "sample.yaml"
+    assert limner.resolve(Sample, {"colour": None}, "LIMNER_TRY_").colour == "default"
+    file.write_text("colour: file\nnumber: 2\n")
+    assert limner.resolve(Sample, {}, "LIMNER_TRY_", file) == Sample(colour="file", number=2)
+    monkeypatch.setenv("LIMNER_TRY_COLOUR", "environment")
+    assert limner.resolve(Sample, {}, "LIMNER_TRY_", file) == Sample(colour="environment", number=2)
+    assert limner.resolve(Sample, {"colour": "flag"}, "LIMNER_TRY_", file) == Sample(colour="flag", number=2)
+    monkeypatch.setenv("LIMNER_TRY_NUMBER", "many")
+    with pytest.raises(ConfigError, match="number=many"):
+        limner.resolve(Sample, {}, "LIMNER_TRY_")
+
+
+def test_dry_run_prints_the_resolved_settings_as_yaml(home: Path) -> None:
+    (home / "my.yaml").write_text("batch: 32\nseconds: 5\n")
+    result = run(home, "train", "--config", "my.yaml", "--model", "vae", "--dry-run", LIMNER_TRAIN_SEED="3")
+    settings = yaml.safe_load(result.stdout)
+    assert (settings["model"], settings["batch"], settings["seconds"], settings["seed"]) == ("vae", 32, 5, 3)
+    assert not (home / "runs").exists()
+
+
+def test_an_unknown_setting_in_a_file_is_named(home: Path) -> None:
+    (home / "my.yaml").write_text("bacth: 32\n")
+    assert "bacth" in refused(run(home, "train", "--config", "my.yaml"))
+
+
+# Ctrl-C
+
+
+def test_ctrl_c_saves_the_checkpoint_and_exits_130(home: Path, pictures: Path) -> None:
+    command = ["train", "--model", "gan", "--data", str(pictures), "--seconds", "200", "--out", "run"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "limner", *command],
+        cwd=home,
+        env={**os.environ, "HOME": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = home / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.is_file() and metrics.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "checkpoint is saved" in stderr
+    assert "Traceback" not in stderr
+    exported = run(home, "export", "run")
+    assert exported.returncode == 0, exported.stderr
+
+
+# the demo
+
+
+def finished_run(home: Path, pictures: Path) -> None:
+    """A finished runs/demo that took no minute."""
+    arguments = ["train", "--data", str(pictures), "--size", "28", "--epochs", "1", "--out", "runs/demo"]
+    assert run(home, *arguments).returncode == 0
+
+
+def test_demo_reuses_a_finished_run_and_its_bundle(home: Path, pictures: Path) -> None:
+    finished_run(home, pictures)
+    first = run(home, "demo", "--once")
+    assert first.returncode == 0, first.stderr
+    assert "trained already" in first.stdout
+    drawn = (home / "demo.png").read_bytes()
+    second = run(home, "demo", "--once")
+    assert second.returncode == 0, second.stderr
+    assert (home / "demo.png").read_bytes() == drawn
+    assert [path.name for path in (home / "models" / "digits").iterdir()] == ["1"]
+
+
+def test_demo_serves_on_the_next_free_port_and_says_where(home: Path, pictures: Path) -> None:
+    finished_run(home, pictures)
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "limner", "demo"],
+            cwd=home,
+            env={**os.environ, "HOME": str(home), "LIMNER_PORT": str(port), "PYTHONUNBUFFERED": "1", "DISPLAY": ""},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(6)]
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+    text = "".join(said)
+    url = text.partition("serves on ")[2].split()[0]
+    assert int(url.rpartition(":")[2]) > port
+    assert f"curl -fsS -X POST '{url}/generate?label=" in text
+    assert f"playground: {url}/" in text
+
+
+def test_an_unfinished_demo_is_trained_anew_and_says_so(home: Path, pictures: Path) -> None:
+    finished_run(home, pictures)
+    metrics = home / "runs" / "demo" / "metrics.jsonl"
+    metrics.write_text("\n".join(metrics.read_text().splitlines()[:-1]) + "\n")
+    result = run(home, "demo", "--once", LIMNER_DEMO_SECONDS="1")
+    assert result.returncode == 0, result.stderr
+    assert "runs/demo is unfinished: training anew" in result.stdout
+    assert "mnist-5k: 5000 images" in result.stdout
+
+
+@pytest.mark.slow
+def test_the_demo_draws_digits_that_the_judge_recognises(home: Path) -> None:
+    result = run(home, "demo", "--once")
+    assert result.returncode == 0, result.stderr
+    manifest = yaml.safe_load(run(home, "inspect", "models/digits", "--json").stdout)
+    assert manifest["quality"]["agreement"] >= 0.9
+    assert manifest["quality"]["within_class_variance_ratio"] >= 0.5
+    with Image.open(home / "demo.png") as picture:
+        assert picture.width > 28 * limner.DEMO_COLUMNS * limner.DEMO_SCALE  # labels at the left
+        assert picture.height == 10 * 28 * limner.DEMO_SCALE
+
+
+# bundles in this process
+
+
+def test_generate_writes_what_a_bundle_draws_without_a_server(home: Path, models: Path) -> None:
+    ask = ["generate", "--models", str(models), "--model", "digits", "--label", "zero", "-n", "4", "--seed", "7"]
+    for name in ("grid.png", "again.png", "grid.npy", "grid.json"):
+        result = run(home, *ask, "-o", name)
+        assert result.returncode == 0, result.stderr
+        assert "4 of digits@1, seed 7" in result.stdout
+    assert (home / "grid.png").read_bytes() == (home / "again.png").read_bytes()
+    assert (home / "grid.npy").read_bytes().startswith(b"\x93NUMPY")
+    assert "Allowed" in refused(run(home, *ask[:6], "cat", "-o", "cat.png"))
+    assert not (home / "cat.png").exists()
+
+
+def test_inspect_shows_a_bundle_as_table_and_as_json(home: Path, models: Path) -> None:
+    table = run(home, "inspect", str(models / "digits")).stdout
+    for fact in ("digits@1", "cgan", "28x28x1", "onnxruntime fp32", "bit-exact batches 1, 2, 4"):
+        assert fact in table
+    manifest = yaml.safe_load(run(home, "inspect", str(models / "digits" / "1"), "--json").stdout)
+    assert manifest["schema"] == 1
+    assert manifest["artifacts"][0]["file"] == "model.onnx"
