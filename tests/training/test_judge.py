@@ -79,6 +79,14 @@ def test_a_damaged_cache_entry_is_made_again(
     assert load(entry)["sha256"] == trained.sha256()  # and mended
 
 
+def test_a_judge_is_the_same_whatever_was_drawn_before(synthetic: Synthetic, tmp_path: Path) -> None:
+    hashes = set()
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        hashes.add(judge_for(synthetic(), tmp_path / str(seed)).sha256())
+    assert len(hashes) == 1
+
+
 def test_a_cache_that_cannot_be_written_costs_time_only(synthetic: Synthetic, cache: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     homeless = judge_for(synthetic(), tmp_path / "file" / "judges")

@@ -123,6 +123,13 @@ def test_images_without_classes_need_no_judge(small: Small, synthetic: Synthetic
     assert not RunFolder(config.out).judge.exists()
 
 
+def test_the_training_of_a_new_judge_is_reported(small: Small, synthetic: Synthetic, tmp_path: Path) -> None:
+    heard: list[float] = []
+    for _ in ("trained", "cached"):
+        train(small("vae"), synthetic(), cache=tmp_path / "judges", observe_judge=heard.append)
+    assert (heard[0], heard[-1], heard.count(0.0)) == (0, 1, 1)
+
+
 @pytest.mark.parametrize("kind", ["gan", "cgan"])
 def test_a_test_split_too_small_to_judge_by_leaves_no_figures(
     small: Small, synthetic: Synthetic, cache: Path, kind: str
