@@ -10,11 +10,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from training.errors import ConfigError, LimnerError
@@ -49,14 +50,23 @@ def main() -> None:
     except LimnerError as error:
         if debug:
             raise
-        err.print(f"[bold red]error:[/] {_plain(str(error))}" if error.exit_code == 1 else _plain(str(error)))
-        sys.exit(error.exit_code)
+        _complain(str(error), error.exit_code)
+    except OSError as error:  # a full disk, a name too long: the system's words say what and where
+        if debug:
+            raise
+        _complain(f"{error.filename or 'the system'}: {error.strerror or error}. Try another place.")
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+def _complain(text: str, exit_code: int = 1) -> NoReturn:
+    err.print(f"[bold red]error:[/] {escape(text)}" if exit_code == 1 else escape(text))
+    sys.exit(exit_code)
+
+
+def _say(text: str) -> None:
+    """A line for the user, with no markup in it: names and paths may hold brackets."""
+    out.print(text, markup=False)
 
 
 def resolve(schema: type[Schema], flags: dict[str, Any], prefix: str, file: Path | None = None) -> Schema:
@@ -64,7 +74,7 @@ def resolve(schema: type[Schema], flags: dict[str, Any], prefix: str, file: Path
     import yaml
     from pydantic_settings import EnvSettingsSource
 
-    values: dict[str, Any] = {}
+    layers: list[dict[str, Any]] = []
     if file is not None:
         try:
             loaded = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
@@ -72,9 +82,15 @@ def resolve(schema: type[Schema], flags: dict[str, Any], prefix: str, file: Path
             raise ConfigError(f"cannot read {file} ({error})", "Give a YAML file: --config run.yaml.") from error
         if not isinstance(loaded, dict):
             raise ConfigError(f"{file} is no mapping of settings", "Write lines such as seconds: 60.")
-        values |= {str(name): value for name, value in loaded.items()}
-    values |= EnvSettingsSource(schema, env_prefix=prefix)()  # type: ignore[arg-type]  # reads fields only
-    values |= {name: value for name, value in flags.items() if value is not None}
+        layers.append({str(name): value for name, value in loaded.items()})
+    layers.append(EnvSettingsSource(schema, env_prefix=prefix)())  # type: ignore[arg-type]  # reads fields only
+    layers.append({name: value for name, value in flags.items() if value is not None})
+    values: dict[str, Any] = {}
+    exclusive = set(getattr(schema, "exclusive", ()))
+    for layer in layers:
+        if exclusive & layer.keys():
+            values = {name: value for name, value in values.items() if name not in exclusive}
+        values |= layer
     try:
         return schema.model_validate(values)
     except ValidationError as error:
@@ -87,7 +103,7 @@ def resolve(schema: type[Schema], flags: dict[str, Any], prefix: str, file: Path
 
 def _version(asked: bool) -> None:
     if asked:
-        out.print(f"limner {importlib.metadata.version('limner')}")
+        _say(f"limner {importlib.metadata.version('limner')}")
         raise typer.Exit
 
 
@@ -132,7 +148,7 @@ def train(
     if dry_run:
         import yaml
 
-        out.print(_plain(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False).rstrip()))
+        _say(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False).rstrip())
         return
     _train(settings, overwrite)
 
@@ -144,24 +160,25 @@ def _train(config: "TrainConfig", overwrite: bool) -> None:
     with _needs("train"):
         from training import data, loop
         from training.progress import TrainingProgress
-    dataset = data.load(config.data, config.size)
+
+        dataset = data.load(config.data, config.size)
     count = len(dataset.train) + len(dataset.val) + len(dataset.test)
     classes = f"{len(dataset.class_names)} classes" if dataset.class_names else "no classes"
-    out.print(f"{dataset.name}: {count} images of {dataset.size}x{dataset.size}x{dataset.channels}, {classes}")
+    _say(f"{dataset.name}: {count} images of {dataset.size}x{dataset.size}x{dataset.channels}, {classes}")
     if dataset.note:
-        err.print(f"[yellow]{_plain(dataset.note)}[/]")
+        err.print(dataset.note, style="yellow", markup=False)
     with TrainingProgress(err, f"training {config.model}") as progress:
         closing = loop.train(config, dataset, progress, observe_judge=progress.judge)
-    out.print(f"trained {closing['images']:,} images in {closing['seconds']:.0f} s: {config.out}")
+    _say(f"trained {closing['images']:,} images in {closing['seconds']:.0f} s: {config.out}")
     if closing["quality"]:
-        out.print(_quality_line(closing["quality"]))
+        _say(_quality_line(closing["quality"]))
 
 
 def _quality_line(quality: dict[str, Any]) -> str:
-    agreement = quality.get("agreement")
+    agreement, ratio = quality.get("agreement"), quality.get("within_class_variance_ratio")
     said = [] if agreement is None else [f"the judge agrees with the label on {agreement:.1%} of samples"]
-    said.append(f"variance within classes {quality['within_class_variance_ratio']:.2f} of real")
-    return "; ".join(said)
+    said += [] if ratio is None else [f"variance within classes {ratio:.2f} of real"]
+    return "; ".join(said) or "not judged"
 
 
 @app.command()
@@ -200,11 +217,11 @@ def _needs(extra: str) -> Iterator[None]:
 def _print_bundle(bundle: "Bundle") -> None:
     manifest = bundle.manifest
     artifact = manifest.artifacts[0]
-    out.print(
+    _say(
         f"{bundle.folder}: {manifest.kind}, {manifest.height}x{manifest.width}x{manifest.channels}, "
         f"{manifest.classes or 'no'} classes, {artifact.engine} {artifact.precision}"
     )
-    out.print(
+    _say(
         f"parity with {artifact.parity.reference}: at most {artifact.parity.max_levels} of 255 grey levels apart; "
         f"bit-exact batches: {', '.join(map(str, artifact.buckets))}"
     )
@@ -222,13 +239,16 @@ def inspect(
     if not folders:
         raise BundleError(f"no bundle at '{bundle}'", "Make one: limner export RUN.")
     found = read(folders[-1])
+    names = {folder.parent.resolve().name for folder in folders}
+    if len(names) > 1:
+        raise BundleError(f"'{bundle}' holds {len(names)} models", f"Name one of {', '.join(sorted(names))}.")
     manifest = found.manifest
     if json:
         print(manifest.model_dump_json(indent=2, by_alias=True, exclude_none=True))
         return
     table = Table(title=found.title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")  # a hash is read whole or not at all
+    table.add_column(overflow="fold")  # a hash is not cut off
     rows = {
         "kind": manifest.kind,
         "images": f"{manifest.height}x{manifest.width}x{manifest.channels}, latent {manifest.latent}",
@@ -245,10 +265,10 @@ def inspect(
             f"bit-exact batches {', '.join(map(str, artifact.buckets))}"
         )
     for key, value in rows.items():
-        table.add_row(f"[bold]{key}[/]", _plain(value))
+        table.add_row(f"[bold]{escape(key)}[/]", escape(value))
     out.print(table)
     if len(folders) > 1:
-        out.print(f"{len(folders) - 1} older: {', '.join(folder.name for folder in folders[:-1])}")
+        _say(f"{len(folders) - 1} older: {', '.join(folder.name for folder in folders[:-1])}")
 
 
 @app.command()
@@ -285,8 +305,8 @@ def _serve(settings: "Settings", tries: int = 1, demo: bool = False) -> None:
     url = address(listener)
     out.print(f"[bold]limner[/] serves on [bold]{url}[/]  (playground /, API /docs, metrics /metrics; Ctrl-C stops)")
     if demo:
-        out.print(f"  curl -fsS -X POST '{url}/generate?label=3' -o three.png", markup=False)
-        out.print(f"  playground: {url}/")
+        _say(f"  curl -fsS -X POST '{url}/generate?label=3' -o three.png")
+        _say(f"  playground: {url}/")
         _open_browser(url)
     serve(application, settings, listener)
 
@@ -313,22 +333,16 @@ def generate(
     models: Annotated[Path | None, typer.Option(help="No server: this folder of bundles, in this process.")] = None,
 ) -> None:
     """Ask a server, or a bundle in this process, for images."""
-    from limner_client import Client, ClientError
+    from limner_client import Client
 
     format = output.suffix.removeprefix(".").lower()
     if format not in ("png", "json", "npy"):
         raise ConfigError(f"cannot write '{output}'", "Name a file that ends in .png, .json or .npy.")
     asked = {"label": label, "n": n, "seed": seed, "truncation": truncation, "model": model, "version": version}
-    with _address(url, models) as place, Client(place) as client:
-        try:
-            answer = client.generate(**asked, format=format)  # type: ignore[arg-type]
-        except ClientError as error:
-            raise LimnerError(str(error), "" if models else "Start one with limner serve, or use --models.") from error
-    try:
-        answer.save(output)
-    except OSError as error:
-        raise ConfigError(f"cannot write {output} ({error.strerror})", "Name another file.") from error
-    out.print(f"{output}: {n} of {answer.model}, seed {answer.seed}")
+    with _address(url, models) as place, _asking(), Client(place) as client:
+        answer = client.generate(**asked, format=format)  # type: ignore[arg-type]
+    answer.save(output)
+    _say(f"{output}: {n} of {answer.model}, seed {answer.seed}")
 
 
 @contextmanager
@@ -339,8 +353,21 @@ def _address(url: str, models: Path | None) -> Iterator[str]:
     with _needs("serve"):
         from server.process import in_background
         from server.settings import Settings
-    with in_background(Settings(models=models)) as place:
+    with in_background(resolve(Settings, {"models": models}, "LIMNER_")) as place:
         yield place
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """What a client raises, as limner's one line; only where nobody answers is starting a server the mend."""
+    from limner_client import ClientError, ConnectionFailed
+
+    try:
+        yield
+    except ConnectionFailed as error:
+        raise LimnerError(str(error), "Start one with limner serve, or use --models.") from error
+    except ClientError as error:
+        raise LimnerError(str(error).rstrip(".")) from error
 
 
 @app.command()
@@ -356,10 +383,10 @@ def demo(
 
     run, models = RunFolder(DEMO_RUN), Path("models")
     if run.finished() and not fresh:
-        out.print(f"{run.path} is trained already (--fresh trains again)")
+        _say(f"{run.path} is trained already (--fresh trains again)")
     else:
         if run.path.exists() and not fresh:
-            out.print(f"{run.path} is unfinished: training anew")
+            _say(f"{run.path} is unfinished: training anew")
         seconds = resolve(_DemoSettings, {}, "LIMNER_DEMO_").seconds
         _train(TrainConfig(model="cgan", data="mnist-5k", out=run.path, seconds=seconds), overwrite=True)
     bundle = find(models, DEMO_NAME, hash_file(run.exported_checkpoint())) or _export(run.path, models, DEMO_NAME)
@@ -374,7 +401,7 @@ def demo(
 class _DemoSettings(BaseModel):
     """LIMNER_DEMO_SECONDS shortens the demo's training, for tests of everything around it."""
 
-    seconds: float = DEMO_SECONDS
+    seconds: float = Field(default=DEMO_SECONDS, gt=0, le=3600)
 
 
 def _draw_demo(url: str, bundle: "Bundle", path: Path) -> None:
@@ -387,12 +414,12 @@ def _draw_demo(url: str, bundle: "Bundle", path: Path) -> None:
     from training.pictures import labelled_rows
 
     rows = []
-    with Client(url) as client:
+    with _asking(), Client(url) as client:
         for label, class_name in enumerate(bundle.manifest.class_names):
             answer = client.generate(label=label, n=DEMO_COLUMNS, seed=DEMO_SEED, format="npy")
             rows.append((class_name, np.load(io.BytesIO(answer.content), allow_pickle=False)))
     labelled_rows(rows, DEMO_SCALE).save(path)
-    out.print(f"{path}: {len(rows)} classes, {DEMO_COLUMNS} pictures each, from {url}")
+    _say(f"{path}: {len(rows)} classes, {DEMO_COLUMNS} pictures each, from {url}")
 
 
 if __name__ == "__main__":

@@ -13,11 +13,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from training.config import Kind
 from training.errors import LimnerError
 
 MANIFEST = "manifest.json"
@@ -81,6 +83,14 @@ class Artifact(_Part):
     buckets: tuple[int, ...]
     requirements: dict[str, str] | None = None
     quality: Quality | None = None
+    drift: dict[str, float] | None = None  # of the quality, from that of `reference`
+
+    @field_validator("buckets")
+    @classmethod
+    def _row_alone_first(cls, buckets: tuple[int, ...]) -> tuple[int, ...]:
+        if not buckets or buckets[0] != 1 or any(next_ <= one for one, next_ in pairwise(buckets)):
+            raise ValueError("buckets must ascend from 1")
+        return buckets
 
 
 class TensorSpec(_Part):
@@ -95,7 +105,7 @@ class Manifest(_Part):
     schema_version: Literal[1] = Field(default=1, alias="schema")
     name: str = Field(pattern=rf"^{NAME.pattern}$")
     version: int = Field(ge=1)
-    kind: Literal["gan", "cgan", "vae", "cvae"]
+    kind: Kind
     latent: int = Field(ge=1)
     height: int = Field(ge=1)
     width: int = Field(ge=1)
@@ -109,7 +119,7 @@ class Manifest(_Part):
     artifacts: tuple[Artifact, ...] = Field(min_length=1)
     files: dict[str, str] = {}  # every other file -> sha256
     prior: str | None = None
-    forced: tuple[str, ...] = ()
+    forced: tuple[str, ...] | None = None
 
     @property
     def classes(self) -> int:
@@ -163,7 +173,7 @@ def hash_file(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise BundleError(f"cannot read {path} ({error.strerror})", _AGAIN) from error
+        raise BundleError(f"cannot read {path} ({error.strerror})", "Restore it, or export again.") from error
 
 
 def _digest(folder: Path, manifest: Manifest) -> str:
@@ -232,7 +242,7 @@ def new_version(models: Path, name: str) -> Iterator[tuple[Path, int]]:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest into a folder that is being built."""
-    text = manifest.model_dump_json(indent=2, by_alias=True, exclude_none=True, exclude_defaults=False)
+    text = manifest.model_dump_json(indent=2, by_alias=True, exclude_none=True)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 

@@ -63,10 +63,11 @@ def invariant_buckets(
     """The buckets in which every row equals, bit for bit, the same row run alone.
 
     The first b rows of the probe are rotated through the batch, so that with `shifts` None each of them stands at every
-    place beside other mates; a small number of shifts makes the quick check of a warm-up. Bucket 1 must repeat itself.
+    place beside other mates; a small number of shifts makes the quick check of a warm-up. Raises GateError where not
+    even bucket 1 repeats itself.
     """
     alone = np.concatenate([engine.run(*_rows(z, label, [row])) for row in range(max(buckets))])
-    return tuple(
+    agreed = tuple(
         size
         for size in buckets
         if all(
@@ -74,6 +75,11 @@ def invariant_buckets(
             for order in (np.roll(np.arange(size), shift) for shift in range(min(size, shifts or size)))
         )
     )
+    if 1 in buckets and 1 not in agreed:
+        raise GateError(
+            f"{engine.artifact} gives other pixels for the same latent from run to run", "Try --engine-threads 1."
+        )
+    return agreed
 
 
 def _rows(z: np.ndarray, label: np.ndarray | None, index: Sequence[int] | np.ndarray) -> tuple:

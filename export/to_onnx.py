@@ -4,6 +4,7 @@ import copy
 import importlib.metadata
 import logging
 import warnings
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from export import bundle, gates
 from export.bundle import GRAPH, Artifact, Bundle, Manifest, Quality, Source, TensorSpec
-from export.engines import open_engine
+from export.engines import Engine, open_engine
 from training.config import ModelSpec
-from training.loop import load_generator, sample
 from training.networks import Generator
 from training.pictures import labelled_rows
+from training.pixels import to_levels
 from training.run import RunFolder
+from training.sampling import load_generator, sample
 
 OPSET, IR = 20, 10  # read by every ONNX Runtime >= 1.17, OpenVINO and TensorRT >= 10
 LARGEST_BATCH = 4096  # a bound that the exporter wants; nothing depends on it
@@ -45,8 +47,9 @@ def export(run: Path, models: Path, name: str | None = None) -> Bundle:
     with bundle.new_version(models, name) as (part, version):
         graph = to_graph(generator, spec)
         onnx.save(graph, part / GRAPH)
-        artifact = _gated(part / GRAPH, generator, spec)
-        _samples(part, spec)
+        with closing(open_engine("onnxruntime", "fp32", part / GRAPH)) as engine:
+            artifact = _gated(engine, part / GRAPH, generator, spec)
+            _samples(engine, part / "samples.png", spec)
         manifest = Manifest(
             name=name,
             version=version,
@@ -83,8 +86,7 @@ class _Served(nn.Module):
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         image = self.generator(z, label)
-        levels = image.add(1).mul(127.5).round().clamp(0, 255).permute(0, 2, 3, 1)
-        return levels.to(torch.uint8), image.mean(dim=(1, 2, 3))
+        return to_levels(image), image.mean(dim=(1, 2, 3))
 
 
 def to_graph(generator: Generator, spec: ModelSpec) -> onnx.ModelProto:
@@ -154,41 +156,30 @@ def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _gated(path: Path, generator: Generator, spec: ModelSpec) -> Artifact:
-    """Hold the file against torch and list the buckets that may be served."""
+def _gated(engine: Engine, path: Path, generator: Generator, spec: ModelSpec) -> Artifact:
+    """Hold the engine against torch and list the buckets that may be served."""
 
     def torch_pictures(z: np.ndarray, label: np.ndarray | None) -> np.ndarray:
         return sample(generator, torch.from_numpy(z), None if label is None else torch.from_numpy(label))
 
-    engine = open_engine("onnxruntime", "fp32", path)
-    try:
-        z, label = gates.probe(PROBE_ROWS, spec.latent, spec.classes)
-        found = gates.parity(engine, torch_pictures, "torch", z, label)
-        buckets = gates.invariant_buckets(engine, z, label)
-    finally:
-        engine.close()
+    z, label = gates.probe(PROBE_ROWS, spec.latent, spec.classes)
     return Artifact(
         engine="onnxruntime",
         precision="fp32",
-        file=GRAPH,
+        file=path.name,
         sha256=bundle.hash_file(path),
-        parity=found,
-        buckets=buckets,
+        parity=gates.parity(engine, torch_pictures, "torch", z, label),
+        buckets=gates.invariant_buckets(engine, z, label),
     )
 
 
-def _samples(part: Path, spec: ModelSpec) -> None:
-    """samples.png: what the exported file draws, a row for each class (ten at most)."""
+def _samples(engine: Engine, path: Path, spec: ModelSpec) -> None:
+    """What the exported file draws, a row for each class (ten at most)."""
     names = list(spec.class_names[:10]) or [""] * 4
-    count = len(names) * SAMPLE_COLUMNS
-    z, _ = gates.probe(count, spec.latent, 0)
+    z, _ = gates.probe(len(names) * SAMPLE_COLUMNS, spec.latent, 0)
     label = np.repeat(np.arange(len(names)), SAMPLE_COLUMNS) if spec.classes else None
-    engine = open_engine("onnxruntime", "fp32", part / GRAPH)
-    try:
-        rows = np.split(engine.run(z, label), len(names))
-    finally:
-        engine.close()
-    labelled_rows(list(zip(names, rows, strict=True)), scale=2).save(part / "samples.png")
+    rows = np.split(engine.run(z, label), len(names))
+    labelled_rows(list(zip(names, rows, strict=True)), scale=2).save(path)
 
 
 def _tensor(value: onnx.ValueInfoProto) -> TensorSpec:

@@ -13,18 +13,22 @@ from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
 from server import errors, routes
+from server.observer import RequestObserver
 from server.repository import open_repository
 from server.routes import generate, health, models
 from server.settings import Settings
 from server.state import State
-from server.telemetry import Metrics, RequestObserver, log
-from training.errors import LimnerError
+from server.telemetry import Metrics, log
+from training.errors import ConfigError, LimnerError
 
 VERSION = importlib.metadata.version("limner")
 
 
 def create_app(settings: Settings) -> FastAPI:
     """Open and warm up every model, then wire the routes. Raises LimnerError where a bundle cannot be served."""
+    page = settings.playground / "index.html"
+    if not page.is_file():
+        raise ConfigError(f"no playground in '{settings.playground}'", "Unset LIMNER_PLAYGROUND.")
     metrics = Metrics()
     state = State(settings, open_repository(settings, metrics.observe_batch), metrics)
     for versions in state.repository.versions().values():
@@ -52,8 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(HTTPException, errors.on_http_exception)
     for module in (generate, models, health):
         app.router.routes.extend(module.router.routes)  # flat, unlike include_router: Allow is read from each route
-    page = settings.playground / "index.html"
-    app.mount("/playground", StaticFiles(directory=settings.playground, check_dir=False))
+    app.mount("/playground", StaticFiles(directory=settings.playground))
     app.add_api_route("/", lambda: FileResponse(page), methods=["GET"], include_in_schema=False)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     return app

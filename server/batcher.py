@@ -114,7 +114,11 @@ class Batcher:
 
     def _work(self) -> None:
         while members := self._next():
-            self._run(members)
+            try:
+                self._run(members)
+            except Exception as caught:  # a fault of limner; the one thread of the engine must outlive it
+                for request, _, _ in members:
+                    self._fail(request, _wrapped(caught))
 
     def _next(self) -> list[tuple[_Request, int, int]]:
         """Wait for work, then fix the members of the next batch: (request, first row, end row). [] once closed."""
@@ -149,12 +153,16 @@ class Batcher:
         images, error = np.empty(0), None
         began = self._clock()
         try:
-            images, failed = self._engine.run(z, np.concatenate(labels) if labels else None), frozenset()
+            images = self._engine.run(z, np.concatenate(labels) if labels else None)
+            if len(images) != len(z):
+                raise EngineError(f"the engine gave {len(images)} images for {len(z)} latents")
+            failed = frozenset()
         except NonFinite as caught:
             images, failed, error = caught.images, frozenset(caught.rows), caught
-        except Exception as caught:  # whatever an engine throws, the loop goes on with the next batch
-            error = EngineError("the engine failed on a batch", "See the server's log.")
-            error.__cause__ = caught
+        except EngineError as caught:
+            error = caught
+        except Exception as caught:  # no engine should, but any library may
+            error = _wrapped(caught)
         seconds = self._clock() - began
         memory = RATE_MEMORY if self._seconds_per_image else 0.0
         self._seconds_per_image = memory * self._seconds_per_image + (1 - memory) * seconds / len(z)
@@ -166,14 +174,23 @@ class Batcher:
             mine = range(row, row + end - start)
             row = mine.stop
             if error is not None and not failed.isdisjoint(mine):
-                self._drop(request)
-                _settle(request.future, error)
+                self._fail(request, error)
                 continue
             request.parts.append(images[mine.start : mine.stop])
             request.compute_seconds += seconds
             if end == len(request.z):
                 done = request.parts[0] if len(request.parts) == 1 else np.concatenate(request.parts)
                 _settle(request.future, Generated(done, request.queue_seconds, request.compute_seconds))
+
+    def _fail(self, request: _Request, error: EngineError) -> None:
+        self._drop(request)
+        _settle(request.future, error)
+
+
+def _wrapped(cause: Exception) -> EngineError:
+    error = EngineError("the engine failed on a batch", "See the server's log.")
+    error.__cause__ = cause
+    return error
 
 
 def _settle(future: "Future[Generated]", outcome: Generated | EngineError) -> None:

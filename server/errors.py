@@ -3,12 +3,13 @@
 RequestError
 ├── Unparsable 400          the body is no JSON object
 ├── NotFound 404            no such model, version or route
+├── MethodNotAllowed 405    with the methods of that path in Allow
 ├── NotAcceptable 406       no supported type in Accept
 ├── TooLarge 413            the body is over the limit
 ├── UnsupportedType 415     the body is of another type
 ├── InvalidParameter 422    a value is out of range, or a name is unknown or given twice
 ├── Overloaded 429          the queue is full; Retry-After says when to come back
-├── NotReady 503            starting or draining
+├── NotReady 503            draining
 └── Expired 504             accepted, but not done in time
 """
 
@@ -44,6 +45,10 @@ class Unparsable(RequestError):
 
 class NotFound(RequestError):
     status, code, title = 404, "not-found", "There is no such thing here"
+
+
+class MethodNotAllowed(RequestError):
+    status, code, title = 405, "method-not-allowed", "The method is not allowed"
 
 
 class NotAcceptable(RequestError):
@@ -111,10 +116,11 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return problem(NotFound(f"there is no {request.url.path}", "See /docs."))
-    refused = RequestError(f"{request.method} {request.url.path} is not possible", "See /docs.")
-    refused.status, refused.code, refused.title = error.status_code, "method-not-allowed", "The method is not allowed"
-    refused.headers = {"Allow": ", ".join(sorted(_methods(request)))}
-    return problem(refused)
+    if error.status_code == 405:
+        refused = MethodNotAllowed(f"{request.method} {request.url.path} is not possible", "See /docs.")
+        refused.headers = {"Allow": ", ".join(sorted(_methods(request)))}
+        return problem(refused)
+    return problem(RequestError(f"{request.method} {request.url.path}: {error.detail}", "See /docs."))
 
 
 def _methods(request: Request) -> set[str]:

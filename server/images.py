@@ -35,7 +35,7 @@ class Identity:
 def encode(
     format: str, images: np.ndarray, identity: Identity, labels: np.ndarray | None, class_names: tuple[str, ...]
 ) -> bytes:
-    """uint8 [n, H, W, C] -> body. `labels` int64 [n] or None; identity.label counts only where n is 1."""
+    """uint8 [n, H, W, C] -> body. `labels` int64 [n] or None; a sheet is described by its first seed and n."""
     if format == "npy":
         buffer = io.BytesIO()
         np.save(buffer, images, allow_pickle=False)

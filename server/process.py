@@ -14,8 +14,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from server.app import create_app
+from server.observer import Drain
 from server.settings import Settings
-from server.telemetry import Drain, configure_logging
+from server.telemetry import configure_logging
 from training.errors import ConfigError, Interrupted, LimnerError
 
 IDLE_TICKS = 2  # of uvicorn's 0.1 s: a request may sit in a socket while none is in flight

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from starlette.requests import Request
 
-from server.errors import InvalidParameter, NotAcceptable, TooLarge, Unparsable, UnsupportedType
+from server.errors import InvalidParameter, NotAcceptable, TooLarge, Unparsable, UnsupportedType, shorten
 from server.images import MEDIA_TYPES
 from server.latents import SEEDS
 
 LARGEST_TRUNCATION = 8.0  # σ: beyond, a float32 normal is not truncated at all
-WILDCARDS = {"*/*": "png", "image/*": "png", "application/*": "json"}
+WILDCARDS = {"*/*": ("png", "json", "npy"), "image/*": ("png",), "application/*": ("json", "npy")}
 _DECIMAL = re.compile(r"[0-9]{1,40}")
 _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 
@@ -42,9 +42,6 @@ def _label(value: Any) -> int | str:
     raise ValueError("not a class name or index")
 
 
-Integer = Annotated[int, BeforeValidator(_integer)]
-
-
 class GenerateRequest(BaseModel):
     """What is asked of `/generate`, in the query or in a JSON body."""
 
@@ -57,11 +54,15 @@ class GenerateRequest(BaseModel):
     ] = Field(
         default=None, description="A class name, else a class index. Absent: a class for each image, from its seed."
     )
-    n: Annotated[Integer, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 1024, "default": 1})] = Field(
-        default=1, ge=1, description="How many images: image i is the image of seed + i."
+    n: Annotated[int, BeforeValidator(_integer), WithJsonSchema({"type": "integer", "minimum": 1, "default": 1})] = (
+        Field(
+            default=1,
+            ge=1,
+            description="How many: image i is that of seed + i. At most 1,024, as png 256, if not set otherwise.",
+        )
     )
     seed: Annotated[
-        Integer | None,
+        int | None,
         BeforeValidator(_integer),
         WithJsonSchema(
             {
@@ -94,7 +95,7 @@ class GenerateRequest(BaseModel):
     model: Annotated[str | None, WithJsonSchema({"type": "string"})] = Field(
         default=None, description="Absent: the only model, or the server's default."
     )
-    version: Annotated[Integer | None, BeforeValidator(_integer), WithJsonSchema({"type": "integer", "minimum": 1})] = (
+    version: Annotated[int | None, BeforeValidator(_integer), WithJsonSchema({"type": "integer", "minimum": 1})] = (
         Field(default=None, ge=1, description="Absent: the highest.")
     )
 
@@ -123,7 +124,7 @@ def validate(pairs: Iterable[tuple[str, Any]]) -> GenerateRequest:
     for name, times in Counter(name for name, _ in pairs).items():
         if name not in GenerateRequest.model_fields:
             known = ", ".join(GenerateRequest.model_fields)
-            raise InvalidParameter(name, dict(pairs)[name], known, f"there is no parameter '{name[:50]}'")
+            raise InvalidParameter(name, dict(pairs)[name], known, f"there is no parameter '{shorten(name)}'")
         if times > 1:
             values = [value for other, value in pairs if other == name]
             raise InvalidParameter(name, values, f"{name} once", f"{name} is given {times} times")
@@ -153,8 +154,8 @@ def _parse(content_type: str, body: bytes) -> list[tuple[str, Any]]:
     if not body.strip():
         return []
     if content_type.partition(";")[0].strip().lower() != "application/json":
-        shown = content_type or "no Content-Type"
-        raise UnsupportedType(f"a body of {shown[:100]} is not understood", "Send application/json, or use the query.")
+        shown = shorten(content_type) or "no Content-Type"
+        raise UnsupportedType(f"a body of {shown} is not understood", "Send application/json, or use the query.")
     try:
         pairs = json.loads(body, object_pairs_hook=_Pairs, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -181,23 +182,25 @@ def choose_format(asked: str | None, accept: str | None) -> str:
         return asked
     if not accept or not accept.strip():
         return "png"
-    named = {media_type: name for name, media_type in MEDIA_TYPES.items()}
-    ranges = [media_type for media_type, _ in sorted(_ranges(accept), key=lambda pair: -pair[1])]
+    named = {media_type: (name,) for name, media_type in MEDIA_TYPES.items()}
+    ranges = sorted(_ranges(accept), key=lambda pair: -pair[1])
+    refused = {name for media_type, q in ranges if q == 0 for name in named.get(media_type, ())}
     for choices in (named, WILDCARDS):
-        found = next((choices[media_type] for media_type in ranges if media_type in choices), None)
-        if found is not None:
-            return found
+        for media_type, q in ranges:
+            left = [name for name in choices.get(media_type, ()) if name not in refused]
+            if left and q > 0:
+                return left[0]
     supported = ", ".join(named)
     raise NotAcceptable(f"Accept names none of {supported}", "Name one of them, or */*.", allowed=supported)
 
 
 def _ranges(accept: str) -> list[tuple[str, float]]:
-    """`image/png;q=0.5, */*` -> [("image/png", 0.5), ("*/*", 1.0)], without those of q = 0 or of no number."""
+    """`image/png;q=0.5, */*` -> [("image/png", 0.5), ("*/*", 1.0)], without those whose q is no number."""
     ranges = []
     for part in accept.split(","):
         media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
         weights = [piece[2:] for piece in parameters if piece.startswith("q=")] or ["1"]
-        if _NUMBER.fullmatch(weights[0]) and float(weights[0]) > 0:
+        if _NUMBER.fullmatch(weights[0]):
             ranges.append((media_type, float(weights[0])))
     return ranges
 

@@ -5,7 +5,9 @@ Each field is read from `LIMNER_<FIELD>` where no flag is given.
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from export.bundle import NAME
 
 CHECKOUT_OR_SITE = Path(__file__).resolve().parents[1]  # the wheel keeps the checkout's layout
 
@@ -16,7 +18,7 @@ class Settings(BaseModel):
     models: Path = Field(default=Path("models"), description="a folder of bundles, or one bundle")
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535, description="0 takes any free port")
-    name: str | None = Field(default=None, description="serve a single model under this name")
+    name: str | None = Field(default=None, pattern=rf"^{NAME.pattern}$", description="name of a single model")
     default_model: str | None = Field(default=None, description="answers requests that name no model")
     engine_threads: int | None = Field(
         default=None, ge=1, le=1024, description="CPU threads of one batch; default: all cores"
@@ -28,3 +30,9 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(default=1 << 20, ge=1)
     drain_seconds: float = Field(default=20.0, ge=0, description="for requests in flight after SIGTERM")
     playground: Path = Field(default=CHECKOUT_OR_SITE / "clients" / "playground", description="static page at /")
+
+    @model_validator(mode="after")
+    def _largest_answer_fits_the_queue(self) -> "Settings":
+        if self.max_images > self.queue_images:
+            raise ValueError(f"max_images ({self.max_images}) is over queue_images ({self.queue_images})")
+        return self

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from server.observer import Drain
 from server.repository import Repository
 from server.settings import Settings
-from server.telemetry import Drain, Metrics
+from server.telemetry import Metrics
 
 
 @dataclass(frozen=True)

@@ -1,43 +1,23 @@
-"""What the server did, as Prometheus metrics and JSON log lines; and the middleware that sees every request.
+"""What the server did, as Prometheus metrics and JSON log lines.
 
 Each app has a registry of its own, so that two apps in one process do not count together.
 """
 
 import logging
-import re
 import sys
-import time
-import traceback
-import uuid
-from collections.abc import MutableMapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, disable_created_metrics, generate_latest
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.batcher import Batch
-from server.errors import unexpected
-from training.errors import LimnerError
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)  # a row alone to the timeout
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)  # the buckets
-REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-UNROUTED = "unmatched"  # one label for every path that no route has, whatever a client sends
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
-@dataclass
-class Drain:
-    """Whether a signal has asked the server to stop, and how many requests must still be answered."""
-
-    started: bool = False
-    in_flight: int = 0
 
 
 class Metrics:
@@ -49,7 +29,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.requests = Counter("limner_requests", "HTTP requests answered.", ["route", "code"], registry=self.registry)
-        self.images = Counter("limner_images", "Images generated.", ["model"], registry=self.registry)
+        self.images = Counter("limner_images", "Images of batches that went well.", ["model"], registry=self.registry)
         self.batch_size = Histogram(
             "limner_batch_size", "Images in a batch.", ["model"], buckets=BATCH_SIZES, registry=self.registry
         )
@@ -84,68 +64,6 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class RequestObserver:
-    """ASGI middleware: gives each request an id, counts it by route and in flight, and logs each 5xx in one line."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics, drain: Drain) -> None:
-        self.app = app
-        self.metrics = metrics
-        self.drain = drain
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        began = time.monotonic()
-        request_id = _request_id(scope)
-        state: MutableMapping[str, Any] = scope.setdefault("state", {})
-        code, started = 500, False
-
-        async def send_marked(message: Message) -> None:
-            nonlocal code, started
-            if message["type"] == "http.response.start":
-                code, started = message["status"], True
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("ascii"))]
-            await send(message)
-
-        failure: BaseException | None = None
-        self.drain.in_flight += 1
-        try:
-            await self.app(scope, receive, send_marked)
-        except Exception as error:  # a fault of limner, answered here so that its answer has an id too
-            failure = error
-            if started:
-                raise
-            await unexpected()(scope, receive, send_marked)
-        finally:
-            self.drain.in_flight -= 1
-            self._account(scope, code, failure or state.get("failure"), time.monotonic() - began, request_id)
-
-    def _account(self, scope: Scope, code: int, failure: BaseException | None, seconds: float, request_id: str) -> None:
-        route = getattr(scope.get("route"), "path", None) or UNROUTED
-        self.metrics.requests.labels(route, str(code)).inc()
-        if code >= 500 and not (isinstance(failure, LimnerError) and failure.status == 503):
-            log.error(
-                "request failed",
-                request_id=request_id,
-                route=route,
-                code=code,
-                seconds=round(seconds, 6),
-                error=str(failure),
-                trace=None if isinstance(failure, LimnerError) or failure is None else _trace(failure),
-            )
-
-
-def _request_id(scope: Scope) -> str:
-    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    text = given.decode("latin-1")
-    return text if REQUEST_ID.fullmatch(text) else uuid.uuid4().hex
-
-
-def _trace(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
-
-
 class _Stderr(structlog.PrintLogger):
     """A log whose reader has left (a closed pipe) must not fail the request or the batch that it tells of."""
 
@@ -169,4 +87,4 @@ def configure_logging(least: int = logging.INFO) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=lambda *_: _Stderr(stream),
     )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what it would say of a request, the observer says in JSON

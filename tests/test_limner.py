@@ -1,5 +1,6 @@
 """The command line, run as a person runs it: a real process, its exit code, its one line."""
 
+import importlib.metadata
 import os
 import signal
 import socket
@@ -15,6 +16,8 @@ from PIL import Image
 from pydantic import BaseModel
 
 import limner
+from server.settings import Settings
+from training.config import TrainConfig
 from training.errors import ConfigError
 
 COMMANDS = ("train", "export", "inspect", "serve", "generate", "demo")
@@ -64,7 +67,7 @@ def refused(result: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_version_is_the_installed_one(home: Path) -> None:
-    assert run(home, "--version").stdout.split()[0] == "limner"
+    assert run(home, "--version").stdout == f"limner {importlib.metadata.version('limner')}\n"
 
 
 def test_help_names_every_command_and_says_what_each_does(home: Path) -> None:
@@ -92,6 +95,7 @@ def test_an_unknown_option_is_the_parsers_business(home: Path) -> None:
         (["train", "--seconds", "5", "--epochs", "5"], "not both", "--help"),
         (["train", "--size", "30"], "size=30", "--help"),
         (["train", "--config", "absent.yaml"], "absent.yaml", "--config"),
+        (["train", "--data", "x" * 300], "x" * 300, "another place"),
         (["train", "--device", "cuda"], "no CUDA device", "--device cpu"),
         (["export", "nowhere"], "no run at 'nowhere'", "limner train"),
         (["export", "."], "holds no checkpoint", "limner train"),
@@ -108,6 +112,25 @@ def test_bad_input_gets_one_line_with_the_mend(home: Path, arguments: list[str],
     line = refused(run(home, *arguments))
     assert what in line
     assert mend in line
+
+
+def test_a_name_with_brackets_is_shown_as_it_is(home: Path, models: Path) -> None:
+    result = run(home, "generate", "--models", str(models / "plain"), "-o", "a[old].png")
+    assert result.stdout.startswith("a[old].png: 1 of plain@1")
+    assert "'runs/[old]'" in refused(run(home, "export", "runs/[old]"))
+
+
+def test_a_run_folder_that_was_never_filled_is_named_and_kept(home: Path) -> None:
+    (home / "runs" / "demo" / "samples").mkdir(parents=True)
+    result = run(home, "demo", "--once")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == (
+        "error: runs/demo holds files that are no run. Choose another --out, or remove it."
+    )
+
+
+def test_a_playground_that_is_not_there_is_refused_at_the_start(home: Path, models: Path) -> None:
+    assert "LIMNER_PLAYGROUND" in refused(run(home, "serve", "--models", str(models), LIMNER_PLAYGROUND="nowhere"))
 
 
 def test_debug_shows_the_traceback(home: Path) -> None:
@@ -150,6 +173,26 @@ def test_precedence_is_flag_then_environment_then_file_then_default(
     monkeypatch.setenv("LIMNER_TRY_NUMBER", "many")
     with pytest.raises(ConfigError, match="number=many"):
         limner.resolve(Sample, {}, "LIMNER_TRY_")
+
+
+def test_a_source_that_gives_one_budget_takes_back_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIMNER_TRY_SECONDS", "5")
+    assert limner.resolve(TrainConfig, {"epochs": 3}, "LIMNER_TRY_").seconds is None
+    assert limner.resolve(TrainConfig, {"seed": 3}, "LIMNER_TRY_").seconds == 5
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"name": "数字"}, "name"),
+        ({"name": "two words"}, "name"),
+        ({"queue_images": 4}, "queue_images"),
+        ({"engine_threads": 0}, "engine_threads"),
+    ],
+)
+def test_settings_that_could_not_serve_are_refused_at_once(given: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        limner.resolve(Settings, given, "LIMNER_TRY_")
 
 
 def test_dry_run_prints_the_resolved_settings_as_yaml(home: Path) -> None:
@@ -261,14 +304,16 @@ def test_the_demo_draws_digits_that_the_judge_recognises(home: Path) -> None:
 
 
 def test_generate_writes_what_a_bundle_draws_without_a_server(home: Path, models: Path) -> None:
-    ask = ["generate", "--models", str(models), "--model", "digits", "--label", "zero", "-n", "4", "--seed", "7"]
+    ask = ["generate", "--models", str(models), "--model", "digits", "--label", "0", "-n", "4", "--seed", "7"]
     for name in ("grid.png", "again.png", "grid.npy", "grid.json"):
         result = run(home, *ask, "-o", name)
         assert result.returncode == 0, result.stderr
         assert "4 of digits@1, seed 7" in result.stdout
     assert (home / "grid.png").read_bytes() == (home / "again.png").read_bytes()
     assert (home / "grid.npy").read_bytes().startswith(b"\x93NUMPY")
-    assert "Allowed" in refused(run(home, *ask[:6], "cat", "-o", "cat.png"))
+    line = refused(run(home, *ask[:6], "cat", "-o", "cat.png"))
+    assert "Allowed: " in line
+    assert "limner serve" not in line  # the server answered: starting one is no mend
     assert not (home / "cat.png").exists()
 
 
@@ -276,6 +321,7 @@ def test_inspect_shows_a_bundle_as_table_and_as_json(home: Path, models: Path) -
     table = run(home, "inspect", str(models / "digits")).stdout
     for fact in ("digits@1", "cgan", "28x28x1", "onnxruntime fp32", "bit-exact batches 1, 2, 4"):
         assert fact in table
+    assert "Name one of digits, plain" in refused(run(home, "inspect", str(models)))
     manifest = yaml.safe_load(run(home, "inspect", str(models / "digits" / "1"), "--json").stdout)
     assert manifest["schema"] == 1
     assert manifest["artifacts"][0]["file"] == "model.onnx"

@@ -8,6 +8,8 @@ import torch
 
 from training.errors import RunError
 
+SCHEMA = 1  # of what the loop saves
+
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write beside the target, flush to disk, rename: a reader sees the old file or the new one, never half of one."""
@@ -18,16 +20,17 @@ def save(path: Path, state: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError as error:
-        raise RunError(f"cannot write {path} ({error.strerror})", "Free some space or choose another --out.") from error
+    except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError of its own words
+        reason = getattr(error, "strerror", None) or "is the disk full?"
+        raise RunError(f"cannot write {path} ({reason})", "Free some space, or choose another --out.") from error
     finally:
         part.unlink(missing_ok=True)
 
 
-def load(path: Path, device: str = "cpu") -> dict[str, Any]:
+def load(path: Path) -> dict[str, Any]:
     """Read with `weights_only=True`. Raises RunError where the file is missing or damaged."""
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RunError(f"no {path.name} in {path.parent}", "Train first: limner train --out RUN.") from error
     except Exception as error:  # on damaged bytes the unpickler raises nearly anything, IndexError among it

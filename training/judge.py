@@ -6,21 +6,29 @@ Its recipe is fixed (version 1) so that figures stay comparable; reports of diff
 import contextlib
 import copy
 import hashlib
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training import metrics
 from training.checkpoint import load, save
+from training.config import ModelSpec
 from training.data import Dataset, Images
 from training.errors import RunError
+from training.networks import Generator
+from training.pixels import to_unit
+from training.sampling import sample
 
 RECIPE = 1
 FEATURES = 128
 BATCH = 128
+JUDGED = 1000  # generated images behind the closing figures
 PEAK_RATE = 4e-3
 SEEN = 120_000  # images in 2 epochs of a 60k set; smaller sets get at most 10 epochs
 
@@ -63,9 +71,13 @@ class Judge(nn.Module):
         return digest.hexdigest()
 
 
-def to_unit(images: Tensor) -> Tensor:
-    """uint8 [N, H, W, C] -> float32 [N, C, H, W] in [-1, 1]."""
-    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+def default_cache() -> Path:
+    """`~/.cache/limner/judges`; a temporary folder for a user without a home, as in some containers."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path(tempfile.gettempdir())
+    return home / ".cache" / "limner" / "judges"
 
 
 def judge_for(dataset: Dataset, cache: Path, observe: Observe = lambda fraction: None) -> Judge:
@@ -123,3 +135,29 @@ def _fit(judge: Judge, train: Images, observe: Observe) -> None:
             rates.step()
     observe(1.0)
     judge.eval()
+
+
+def judged(generator: Generator, spec: ModelSpec, judge: Judge, dataset: Dataset, seed: int) -> dict[str, Any] | None:
+    """Closing figures: label agreement (conditional kinds) and within-class variance beside that of real images.
+
+    None where the test split is too small to tell: no class has two different images in it.
+    """
+    noise = torch.Generator().manual_seed(seed)
+    count = max(JUDGED, 2 * spec.classes)  # a variance needs two of each class
+    z = torch.randn(count, spec.latent, generator=noise)
+    label = torch.arange(count) % spec.classes if spec.classes else None
+    logits, features = judge.look(sample(generator, z, label))
+    labels = logits.argmax(1) if label is None else label.numpy()
+    real_logits, real_features = judge.look(dataset.test.images)
+    real_labels = dataset.test.labels if spec.classes else real_logits.argmax(1)
+    assert real_labels is not None
+    real = metrics.within_class_variance(real_features, real_labels)
+    if not real > 0:  # 0 or NaN
+        return None
+    quality: dict[str, Any] = {
+        "within_class_variance_ratio": round(metrics.within_class_variance(features, labels) / real, 4),
+        "protocol": {"samples": count, "split": "test", "judge_sha256": judge.sha256()},
+    }
+    if label is not None:
+        quality["agreement"] = round(metrics.agreement(logits, label.numpy()), 4)
+    return quality

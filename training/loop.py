@@ -7,28 +7,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training import checkpoint, metrics
+from training import checkpoint
 from training.config import ModelSpec, TrainConfig
-from training.data import Dataset, Images
+from training.data import Dataset
 from training.errors import ConfigError, DataError, Interrupted, RunError
-from training.judge import Judge, judge_for, to_unit
+from training.judge import Judge, default_cache, judge_for, judged
 from training.networks import Generator
 from training.objectives import Objective, objective_for
-from training.pictures import labelled_rows
+from training.pixels import to_unit
 from training.run import RunFolder
+from training.sampling import Grid
 
 RECORD_EVERY = 50  # steps between two lines of metrics.jsonl
-SAMPLES = 10  # sample grids over a run, beside the first and the last
-ROWS, COLUMNS = 10, 10  # of the sample grid
-JUDGED = 1000  # generated images behind the closing figures
-JUDGES = Path.home() / ".cache" / "limner" / "judges"
 DECAY_FROM = 0.5  # share of the budget after which the rates fall linearly to 0
 
 
@@ -47,31 +44,32 @@ def train(
     config: TrainConfig,
     dataset: Dataset,
     observe: Callable[[Progress], None] = lambda progress: None,
-    cache: Path = JUDGES,
+    cache: Path | None = None,
     observe_judge: Callable[[float], None] = lambda fraction: None,
 ) -> dict[str, Any]:
     """Train into `config.out`, replacing the run that it may hold, and return the closing figures.
 
-    Everything that can be refused is refused before an older run is touched: DataError, ConfigError. Raises
-    Interrupted after SIGINT or SIGTERM, with the checkpoint saved; RunError where the losses leave the finite.
+    The judge comes out of `cache` (default: the user's), or is trained first. What can be refused is refused, and the
+    judge is there, before an older run is touched: DataError, ConfigError. Raises Interrupted after SIGINT or SIGTERM,
+    with the checkpoint saved; RunError where the losses leave the finite.
     """
     device = _device(config)
     folder = RunFolder(config.out)
-    torch.manual_seed(config.seed)
     spec = spec_for(config, dataset)
+    judge = _judge(dataset, cache or default_cache(), observe_judge)
     folder.create(config)
+    torch.manual_seed(config.seed)
     objective = objective_for(spec, config, device)
     average = copy.deepcopy(objective.generator).eval().requires_grad_(False)
-    judge = judge_for(dataset, cache, observe_judge) if dataset.train.labels is not None else None
     if judge is not None:
         checkpoint.save(folder.judge, {"weights": judge.state_dict(), "sha256": judge.sha256()})
 
-    grid = _Grid(spec, dataset, folder, config.seed)
+    grid = Grid(spec, dataset, folder, config.seed)
     counts = Progress(0, 0, 0.0, 0.0, {})
 
     def state(finished: bool, quality: dict[str, Any] | None = None) -> dict[str, Any]:
         return {
-            "schema": 1,
+            "schema": checkpoint.SCHEMA,
             "spec": spec.model_dump(mode="json"),
             "config": config.model_dump(mode="json"),
             "data": dataset.name,
@@ -103,6 +101,15 @@ def train(
     return closing
 
 
+def _judge(dataset: Dataset, cache: Path, observe: Callable[[float], None]) -> Judge | None:
+    if dataset.train.labels is None:
+        return None
+    try:
+        return judge_for(dataset, cache, observe)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped before the training began", "Nothing was replaced.") from None
+
+
 def spec_for(config: TrainConfig, dataset: Dataset) -> ModelSpec:
     """The model that a config makes of a data set. Raises DataError for a conditional kind without classes."""
     names = dataset.class_names if config.conditional else ()
@@ -122,18 +129,6 @@ def spec_for(config: TrainConfig, dataset: Dataset) -> ModelSpec:
             "width": config.width,
         }
     )
-
-
-def load_generator(path: Path) -> tuple[Generator, ModelSpec, dict[str, Any]]:
-    """A checkpoint file -> its averaged generator in eval mode, its shape, and the whole state. Raises RunError."""
-    state = checkpoint.load(path)
-    try:
-        spec = ModelSpec.model_validate(state["spec"])
-        generator = Generator(spec)
-        generator.load_state_dict(state["ema"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RunError(f"{path} is no limner checkpoint", "Train again with this version of limner.") from error
-    return generator.eval(), spec, state
 
 
 def _steps(
@@ -184,7 +179,7 @@ def _follow(average: nn.Module, live: nn.Module, decay: float) -> None:
 
 
 def _report(progress: Progress, folder: RunFolder, observe: Callable[[Progress], None]) -> None:
-    if not all(np.isfinite(loss) for loss in progress.losses.values()):
+    if not all(isfinite(loss) for loss in progress.losses.values()):
         raise RunError(
             f"the losses of {folder.path} are no longer finite at step {progress.step}",
             "Train again with lower rates (--config), or look at the images.",
@@ -193,69 +188,6 @@ def _report(progress: Progress, folder: RunFolder, observe: Callable[[Progress],
         step=progress.step, images=progress.images, seconds=round(progress.seconds, 3), losses=progress.losses
     )
     observe(progress)
-
-
-@torch.inference_mode()
-def sample(generator: Generator, z: Tensor, label: Tensor | None) -> np.ndarray:
-    """z float32 [N, latent], label int64 [N] or None -> uint8 [N, H, W, C], by the rounding of the served graph."""
-    device = next(generator.parameters()).device
-    image = generator(z.to(device), None if label is None else label.to(device))
-    return image.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-
-
-def judged(generator: Generator, spec: ModelSpec, judge: Judge, dataset: Dataset, seed: int) -> dict[str, Any] | None:
-    """Closing figures: label agreement (conditional kinds) and within-class variance beside that of real images.
-
-    None where the test split is too small to tell: no class has two different images in it.
-    """
-    noise = torch.Generator().manual_seed(seed)
-    z = torch.randn(JUDGED, spec.latent, generator=noise)
-    label = torch.arange(JUDGED) % spec.classes if spec.classes else None
-    logits, features = judge.look(sample(generator, z, label))
-    labels = logits.argmax(1) if label is None else label.numpy()
-    real_logits, real_features = judge.look(dataset.test.images)
-    real_labels = dataset.test.labels if spec.classes else real_logits.argmax(1)
-    assert real_labels is not None
-    real = metrics.within_class_variance(real_features, real_labels)
-    if not real > 0:  # 0 or NaN
-        return None
-    quality: dict[str, Any] = {
-        "within_class_variance_ratio": round(metrics.within_class_variance(features, labels) / real, 4),
-        "protocol": {"samples": JUDGED, "split": "test", "judge_sha256": judge.sha256()},
-    }
-    if label is not None:
-        quality["agreement"] = round(metrics.agreement(logits, label.numpy()), 4)
-    return quality
-
-
-class _Grid:
-    """Pictures of fixed latents over time, beside real.png of the same shape: a row for each class."""
-
-    def __init__(self, spec: ModelSpec, dataset: Dataset, folder: RunFolder, seed: int) -> None:
-        self.folder = folder
-        self.next = 0.0
-        self.names = list(spec.class_names[:ROWS]) or [""] * ROWS
-        noise = torch.Generator().manual_seed(seed + 1)
-        self.z = torch.randn(len(self.names) * COLUMNS, spec.latent, generator=noise)
-        self.label = torch.arange(len(self.names)).repeat_interleave(COLUMNS) if spec.classes else None
-        self._save("real", _real_rows(dataset.train, len(self.names), bool(spec.classes)))
-
-    def due(self, fraction: float) -> bool:
-        return fraction >= self.next
-
-    def draw(self, generator: Generator, step: int) -> None:
-        self.next += 1 / SAMPLES
-        images = sample(generator, self.z, self.label)
-        self._save(f"{step:07d}", np.split(images, len(self.names)))
-
-    def _save(self, stem: str, rows: list[np.ndarray]) -> None:
-        labelled_rows(list(zip(self.names, rows, strict=True)), scale=2).save(self.folder.samples / f"{stem}.png")
-
-
-def _real_rows(images: Images, rows: int, by_class: bool) -> list[np.ndarray]:
-    if by_class and images.labels is not None:
-        return [images.images[images.labels == label][:COLUMNS] for label in range(rows)]
-    return np.array_split(images.images[: rows * COLUMNS], rows)
 
 
 def _device(config: TrainConfig) -> torch.device:

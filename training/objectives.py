@@ -98,7 +98,7 @@ def gaussian_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def place(network: _Network, device: torch.device) -> _Network:
-    """Move to the device in channels-last memory, which makes a CPU step of these small convolutions 1.5 x faster."""
+    """Move to the device in channels-last memory: a CPU step of these small convolutions is 1.2 to 1.3 x faster."""
     network.to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network

@@ -35,18 +35,18 @@ class RunFolder:
         if not any(self.path.iterdir()):
             return
         if not self.config.is_file():
-            raise RunError(f"{self.path} holds files that are no run", "Choose another --out.")
+            raise RunError(f"{self.path} holds files that are no run", "Choose another --out, or remove it.")
         if not overwrite:
             raise RunError(f"{self.path} holds a run already", "Choose another --out, or add --overwrite.")
 
     def create(self, config: TrainConfig) -> None:
         """Make the folder and write the resolved config. An older run's own files go; others stay."""
         try:
-            self.samples.mkdir(parents=True, exist_ok=True)
-            own = (self.checkpoint, self.best, self.judge, self.metrics, self.config)
-            for path in (*own, *self.samples.glob("*.png")):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.config.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))  # now it is a run
+            self.samples.mkdir(exist_ok=True)
+            for path in (self.checkpoint, self.best, self.judge, self.metrics, *self.samples.glob("*.png")):
                 path.unlink(missing_ok=True)
-            self.config.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         except OSError as error:
             raise RunError(f"cannot write {self.path} ({error.strerror})", "Choose another --out.") from error
 

@@ -55,8 +55,10 @@ def open_engine(
 ) -> Engine:
     """Open an artifact's file. `threads`: CPU threads of one run, None = the engine's choice. Raises EngineError."""
     if engine == "onnxruntime":
-        from export.engines.onnxruntime import OnnxRuntime
-
+        try:
+            from export.engines.onnxruntime import OnnxRuntime
+        except ModuleNotFoundError as error:
+            raise EngineError(f"{error.name} is not installed", "pip install 'limner[cpu]', or limner[gpu].") from error
         return OnnxRuntime(path, precision, buckets, threads)
     raise EngineError(f"this limner has no engine '{engine}'", "Serve an artifact for onnxruntime.")
 

@@ -30,7 +30,7 @@ async def generate(request: Request) -> Response:
         raise NotReady("the server is draining", "Ask another replica.", retry_after=1)
     asked = await schemas.read(request, state.settings.max_body_bytes)
     model = state.repository.get(asked.model, asked.version)
-    format = schemas.choose_format(asked.format, request.headers.get("accept"))
+    format = schemas.choose_format(asked.format, ",".join(request.headers.getlist("accept")))
     most = state.settings.max_sheet if format in PICTURE_FORMATS else state.settings.max_images
     if asked.n > most:
         raise InvalidParameter("n", asked.n, f"an integer from 1 to {most} as {format}")

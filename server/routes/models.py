@@ -68,8 +68,7 @@ async def list_models(request: Request) -> ServedModels:
     """Every model, and the one that answers where a request names none."""
     state: State = request.app.state.limner
     described = [_described(name, versions) for name, versions in state.repository.versions().items()]
-    only = described[0].name if len(described) == 1 else None
-    return ServedModels(default=state.settings.default_model or only, models=described)
+    return ServedModels(default=state.repository.default, models=described)
 
 
 @router.get("/models/{model}", operation_id="get_model", response_model_exclude_none=True)

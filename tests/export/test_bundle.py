@@ -171,6 +171,10 @@ def test_a_missing_or_longer_file_is_refused_by_its_name(
     [
         (lambda manifest: manifest.pop("latent"), "latent"),
         (lambda manifest: manifest["artifacts"][0].pop("buckets"), "artifacts.0.buckets"),
+        *(
+            (lambda manifest, buckets=buckets: manifest["artifacts"][0].update(buckets=buckets), "artifacts.0.buckets")
+            for buckets in ([], [2, 4], [0, 1], [-1, 1], [1, 4, 2], [1, 1])
+        ),
         (lambda manifest: manifest.update(surprise=1), "surprise"),
         (lambda manifest: manifest["source"].update(path="/home/me"), "source.path"),
         (lambda manifest: manifest.update(schema=2), "schema"),

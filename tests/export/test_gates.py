@@ -107,13 +107,14 @@ def test_an_engine_loses_the_buckets_in_which_rows_are_not_alone(
     assert invariant_buckets(Fake(spoil), Z, LABEL) == buckets
 
 
-def test_an_engine_that_does_not_repeat_itself_loses_every_bucket() -> None:
+def test_an_engine_that_does_not_repeat_itself_is_refused() -> None:
     numbers = itertools.count()
 
     def spoil(images: np.ndarray, z: np.ndarray) -> None:
         images += np.uint8(next(numbers) % 251)
 
-    assert invariant_buckets(Fake(spoil), Z, LABEL) == ()
+    with pytest.raises(GateError, match="from run to run"):
+        invariant_buckets(Fake(spoil), Z, LABEL)
 
 
 def test_a_quick_check_runs_each_bucket_that_often() -> None:

@@ -21,9 +21,9 @@ from export.gates import GateError
 from export.to_onnx import export
 from training.config import Kind, ModelSpec
 from training.errors import RunError
-from training.loop import load_generator, sample
 from training.networks import Generator
 from training.run import RunFolder
+from training.sampling import load_generator, sample
 
 Trained = Callable[..., Path]
 KINDS: tuple[Kind, ...] = ("gan", "cgan", "vae", "cvae")

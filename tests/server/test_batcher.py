@@ -249,6 +249,18 @@ def test_a_failing_batch_fails_its_requests_alone_and_the_next_batch_runs() -> N
     assert [batch.error is None for batch in seen] == [True, False, True]
 
 
+@pytest.mark.parametrize("made", [None, np.zeros((0, 1, 2, 1), np.uint8)])
+def test_an_engine_that_gives_no_pictures_fails_its_batch_and_the_next_one_runs(made: np.ndarray | None) -> None:
+    engine = FakeEngine(held=False)
+    real = engine.run
+    with batching(engine) as batcher:
+        engine.run = lambda z, label: made  # type: ignore[method-assign, return-value]
+        with pytest.raises(EngineError):
+            ask(batcher, 1).result(PATIENCE)
+        engine.run = real  # type: ignore[method-assign]
+        assert answer(ask(batcher, 2)) == [2]
+
+
 def test_an_observer_that_raises_does_not_stop_the_engine() -> None:
     def observe(batch: Batch) -> None:
         raise OSError("the log's pipe is closed")

@@ -2,10 +2,12 @@
 
 import io
 import json
+import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 import structlog
 
-from export.engines import Engine, NonFinite
+from export.engines import Engine, EngineError, NonFinite
 from server import images, repository
 from server.errors import InvalidParameter, Overloaded, problem, shorten
 from server.process import in_background
@@ -142,13 +144,48 @@ def test_a_fault_of_limner_is_a_500_with_an_id_and_its_traceback_only_in_one_lin
     assert 'limner_requests_total{code="500",route="/generate"} 1.0' in application.client.get("/metrics").text
 
 
-@pytest.mark.parametrize("application", [{"queue_images": 4}], indirect=True)
+@pytest.mark.parametrize("application", [{"queue_images": 4, "max_images": 4}], indirect=True)
 def test_more_images_than_the_queue_holds_are_429_with_retry_after(application: Application) -> None:
-    answer = application.client.get("/generate?n=5")
+    running, let_go = threading.Event(), threading.Event()
+
+    def hangs(made: np.ndarray) -> np.ndarray:
+        running.set()
+        let_go.wait(PATIENCE)
+        return made
+
+    application.engine.sabotage = hangs
+    with ThreadPoolExecutor() as askers:
+        first = askers.submit(application.client.get, "/generate")
+        assert running.wait(PATIENCE)
+        both = [askers.submit(application.client.get, f"/generate?n={n}") for n in (3, 2)]  # 4 places: one must go
+        refused, waiting = wait(both, PATIENCE, FIRST_COMPLETED)
+        let_go.set()
+    (answer,) = (asker.result() for asker in refused)
     failed(answer, 429, "queue-full")
     assert int(answer.headers["Retry-After"]) >= 1
-    assert application.client.get("/generate?n=4").status_code == 200
+    assert [asker.result().status_code for asker in (first, *waiting)] == [200, 200]
     assert application.logged(0) == []  # the request's fault is no line of the log
+
+
+def test_an_engine_s_own_error_reaches_the_log_with_its_cause(application: Application) -> None:
+    def refuses(made: np.ndarray) -> np.ndarray:
+        raise EngineError("ONNX Runtime failed on a batch") from RuntimeError("the reason underneath")
+
+    application.engine.sabotage = refuses
+    failed(application.client.get("/generate"), 500, "engine")
+    batch, _ = application.logged(2)
+    assert "the reason underneath" in batch["cause"]
+
+
+def test_a_client_that_leaves_while_it_sends_is_nobody_s_fault(application: Application) -> None:
+    address = (application.client.base_url.host, application.client.base_url.port or 80)
+    with socket.create_connection(address) as connection:
+        connection.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    until, left = time.monotonic() + PATIENCE, 'limner_requests_total{code="499",route="/generate"} 1.0'
+    while left not in (text := application.client.get("/metrics").text) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert left in text
+    assert application.logged(0) == []
 
 
 @pytest.mark.parametrize("application", [{"timeout_seconds": 0.05}], indirect=True)

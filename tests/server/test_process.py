@@ -115,11 +115,15 @@ def test_a_client_that_reads_slowly_gets_its_whole_answer_although_the_server_st
 
 
 def test_the_drain_ends_after_drain_seconds(launch: Launch, models: Path) -> None:
-    """Who never finishes a request cannot keep the server alive."""
-    with launch(models, "--drain-seconds", "0.1") as server, connected(server.url) as stuck:
+    """Who never finishes a request cannot keep the server alive. Without the flag it would be an hour."""
+    with (
+        launch(models, "--drain-seconds", "0.1", LIMNER_DRAIN_SECONDS="3600") as server,
+        connected(server.url) as stuck,
+    ):
         stuck.sendall(b"POST /generate HTTP/1.1\r\nHost: limner\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
         assert stuck.recv(1000).startswith(b"HTTP/1.1 100 ")
         assert server.stop() == 0
+        assert [json.loads(line)["event"] for line in server.complained().splitlines()] == ["started", "stopped"]
 
 
 def test_ctrl_c_exits_130_without_a_traceback(launch: Launch, models: Path) -> None:

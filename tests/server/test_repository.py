@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from export.bundle import BundleError
+from export.gates import GateError
 from server import repository
 from server.batcher import Batch
 from server.errors import InvalidParameter, NotFound
@@ -164,5 +165,5 @@ def test_a_model_that_does_not_repeat_itself_is_refused(models: Path, monkeypatc
     monkeypatch.setattr(
         repository, "open_engine", lambda engine, precision, path, buckets, threads: Moody(buckets, {1})
     )
-    with pytest.raises(BundleError, match="other pixels for the same latent"):
+    with pytest.raises(GateError, match="other pixels for the same latent"):
         opened(models / "plain")

@@ -292,6 +292,8 @@ def test_any_json_object_is_understood_or_refused_by_one_of_its_names(body: dict
         ("image/png;q=0.5, application/x-npy; q=0.8, application/json;q=0.7", "npy"),
         ("image/webp, application/x-npy;q=0.1", "npy"),
         ("*/*, application/json;q=0.1", "json"),  # what is named goes before a wildcard
+        ("*/*, image/png;q=0", "json"),  # a wildcard does not bring back what is refused
+        ("application/*", "json"),
         ("image/png;q=0, application/json", "json"),
         ("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8", "png"),  # a browser
         ("image/avif,image/webp,image/*,*/*;q=0.8", "png"),  # its <img>

@@ -17,13 +17,14 @@ import yaml
 from PIL import Image
 from torch import Tensor, nn
 
-from training import checkpoint, loop
+from training import checkpoint, loop, sampling
 from training.config import TrainConfig
 from training.data import Dataset, Images
 from training.errors import ConfigError, DataError, Interrupted, RunError
-from training.loop import Progress, load_generator, sample, train
+from training.loop import Progress, train
 from training.networks import Generator
 from training.run import RunFolder
+from training.sampling import load_generator, sample
 
 Small = Callable[..., TrainConfig]
 Synthetic = Callable[..., Dataset]
@@ -148,11 +149,25 @@ def test_each_row_of_a_grid_shows_its_class(
         assert label is not None
         return np.ones((len(z), 28, 28, 1), np.uint8) * (100 * label).byte().numpy()[:, None, None, None]
 
-    monkeypatch.setattr(loop, "sample", sample_labels)
+    monkeypatch.setattr(sampling, "sample", sample_labels)
     train(small("cgan"), synthetic(), cache=cache)
     with Image.open(RunFolder(small().out).samples / "0000003.png") as grid:
         pictures = np.asarray(grid)[:, -560:]
     assert [np.unique(row).tolist() for row in np.split(pictures, 3)] == [[0], [100], [200]]
+
+
+def test_ctrl_c_while_the_judge_is_trained_leaves_an_older_run_as_it_was(
+    small: Small, synthetic: Synthetic, cache: Path
+) -> None:
+    def interrupt(fraction: float) -> None:
+        raise KeyboardInterrupt
+
+    config = small("cgan", seed=1)
+    train(config, synthetic(), cache=cache)
+    before = {path: path.read_bytes() for path in config.out.rglob("*") if path.is_file()}
+    with pytest.raises(Interrupted, match="Nothing was replaced"):
+        train(config, synthetic(), cache=cache / "empty", observe_judge=interrupt)
+    assert {path: path.read_bytes() for path in config.out.rglob("*") if path.is_file()} == before
 
 
 def test_a_class_that_the_split_left_empty_is_a_black_row(small: Small, synthetic: Synthetic, cache: Path) -> None:

@@ -10,6 +10,7 @@ import httpx
 from limner_client.errors import ApiError, ConnectionFailed
 
 Format = Literal["png", "json", "npy"]
+LOOPBACK = ("localhost", "127.0.0.1", "::1")  # a proxy of the environment (HTTP_PROXY) cannot reach this machine's own
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Client:
     def __init__(self, url: str = "http://127.0.0.1:8000", timeout: float = 60.0) -> None:
         self.url = url.rstrip("/")
         try:
-            self._http = httpx.Client(base_url=self.url, timeout=timeout)
+            proxied = httpx.URL(self.url).host not in LOOPBACK
+            self._http = httpx.Client(base_url=self.url, timeout=timeout, trust_env=proxied)
         except httpx.InvalidURL as error:
             raise ConnectionFailed(f"{self.url} is no address ({error})") from error
 

@@ -5,8 +5,8 @@ import io
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -111,12 +111,20 @@ def test_a_refusal_carries_the_problem_details(client: Client) -> None:
     assert (missing.value.status, missing.value.code, missing.value.allowed) == (404, "not-found", "digits, plain")
 
 
-def test_retry_after_is_seconds(models: Path, start_server: Callable[..., AbstractContextManager[str]]) -> None:
-    with start_server(models / "plain", LIMNER_QUEUE_IMAGES="2") as url, Client(url) as client:
-        with pytest.raises(ApiError) as refused:
-            client.generate(n=3)
-        assert (refused.value.status, refused.value.code, refused.value.retry_after) == (429, "queue-full", 1.0)
-        assert client.generate(n=2).model == "plain@1"  # the only model needs no name
+def test_retry_after_is_seconds() -> None:
+    problem = b'{"type": "urn:limner:problem:queue-full", "detail": "full"}'
+    with stranger(429, problem, Retry_After="3") as url, Client(url) as client, pytest.raises(ApiError) as refused:
+        client.generate()
+    assert (refused.value.status, refused.value.code, refused.value.retry_after) == (429, "queue-full", 3.0)
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "socks5://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with Client(url) as client:
+        assert client.models()["models"]
 
 
 def test_a_port_where_nobody_listens_is_a_connection_that_failed() -> None:

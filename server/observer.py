@@ -1,0 +1,96 @@
+"""Requests in, the same requests out, each with an id, counted, and logged where it failed."""
+
+import asyncio
+import re
+import time
+import traceback
+import uuid
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.errors import unexpected
+from server.telemetry import Metrics, log
+from training.errors import LimnerError
+
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+UNROUTED = "unmatched"  # one label for every path that no route has, whatever a client sends
+LEFT = 499  # nginx's code for a request whose client is gone before the answer: nobody's fault here
+
+
+@dataclass
+class Drain:
+    """Whether a signal has asked the server to stop, and how many requests must still be answered."""
+
+    started: bool = False
+    in_flight: int = 0
+
+
+class RequestObserver:
+    """ASGI middleware: gives each request an id, counts it by route and in flight, and logs each 5xx in one line."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, drain: Drain) -> None:
+        self.app = app
+        self.metrics = metrics
+        self.drain = drain
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began = time.monotonic()
+        request_id = _request_id(scope)
+        state: MutableMapping[str, Any] = scope.setdefault("state", {})
+        code, started = 500, False
+
+        async def send_marked(message: Message) -> None:
+            nonlocal code, started
+            if message["type"] == "http.response.start":
+                code, started = message["status"], True
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("ascii"))]
+            await send(message)
+
+        failure: BaseException | None = None
+        self.drain.in_flight += 1
+        try:
+            await self.app(scope, receive, send_marked)
+        except ClientDisconnect:
+            code = LEFT
+        except asyncio.CancelledError:  # the end of the drain cuts what is left
+            code = LEFT
+            raise
+        except Exception as error:  # a fault of limner, answered here so that its answer has an id too
+            failure = error
+            if started:
+                raise
+            await unexpected()(scope, receive, send_marked)
+        finally:
+            self.drain.in_flight -= 1
+            self._account(scope, code, failure or state.get("failure"), time.monotonic() - began, request_id)
+
+    def _account(self, scope: Scope, code: int, failure: BaseException | None, seconds: float, request_id: str) -> None:
+        route = getattr(scope.get("route"), "path", None) or UNROUTED
+        self.metrics.requests.labels(route, str(code)).inc()
+        if code >= 500 and not (isinstance(failure, LimnerError) and failure.status == 503):
+            log.error(
+                "request failed",
+                request_id=request_id,
+                route=route,
+                code=code,
+                seconds=round(seconds, 6),
+                error=str(failure),
+                trace=None if isinstance(failure, LimnerError) or failure is None else _trace(failure),
+            )
+
+
+def _request_id(scope: Scope) -> str:
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    text = given.decode("latin-1")
+    return text if REQUEST_ID.fullmatch(text) else uuid.uuid4().hex
+
+
+def _trace(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
