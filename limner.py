@@ -211,7 +211,9 @@ def _needs(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{error.name} is not installed", f"pip install 'limner[{extra}]'.") from error
+        raise ConfigError(
+            f"{(error.name or '').partition('.')[0]} is not installed", f"In limner's folder: pip install '.[{extra}]'."
+        ) from error
 
 
 def _print_bundle(bundle: "Bundle") -> None:

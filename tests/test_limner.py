@@ -133,6 +133,39 @@ def test_a_playground_that_is_not_there_is_refused_at_the_start(home: Path, mode
     assert "LIMNER_PLAYGROUND" in refused(run(home, "serve", "--models", str(models), LIMNER_PLAYGROUND="nowhere"))
 
 
+@pytest.mark.parametrize(
+    ("package", "arguments", "extra"),
+    [
+        ("torch", ["train", "--data", "pictures"], "train"),
+        ("mlxtend", ["train"], "train"),
+        ("onnx", ["export", "run"], "export"),
+        ("onnxruntime", ["export", "run"], "cpu"),
+        ("onnxruntime", ["serve", "--models", "models"], "cpu"),
+        ("fastapi", ["serve", "--models", "models"], "serve"),
+        ("fastapi", ["generate", "--models", "models", "-o", "a.png"], "serve"),
+    ],
+)
+def test_a_package_that_is_not_installed_is_named_with_its_extra(
+    home: Path, pictures: Path, models: Path, package: str, arguments: list[str], extra: str
+) -> None:
+    places = {"pictures": pictures, "run": models.parent / "digits", "models": models / "digits"}
+    arguments = [str(places.get(argument, argument)) for argument in arguments]
+    code = f"import sys; sys.modules['{package}'] = None; import limner; limner.main()"
+    environment = {**os.environ, "HOME": str(home)}
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    line = refused(result)
+    assert f"{package} is not installed" in line
+    assert f"'.[{extra}]'" in line
+
+
 def test_debug_shows_the_traceback(home: Path) -> None:
     result = run(home, "--debug", "inspect", "nowhere")
     assert result.returncode == 1

@@ -58,7 +58,10 @@ def open_engine(
         try:
             from export.engines.onnxruntime import OnnxRuntime
         except ModuleNotFoundError as error:
-            raise EngineError(f"{error.name} is not installed", "pip install 'limner[cpu]', or limner[gpu].") from error
+            raise EngineError(
+                f"{(error.name or '').partition('.')[0]} is not installed",
+                "In limner's folder: pip install '.[cpu]', or '.[gpu]'.",
+            ) from error
         return OnnxRuntime(path, precision, buckets, threads)
     raise EngineError(f"this limner has no engine '{engine}'", "Serve an artifact for onnxruntime.")
 
