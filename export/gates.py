@@ -77,7 +77,8 @@ def invariant_buckets(
     )
     if 1 in buckets and 1 not in agreed:
         raise GateError(
-            f"{engine.artifact} gives other pixels for the same latent from run to run", "Try --engine-threads 1."
+            f"{engine.artifact} gives other pixels for the same latent from run to run",
+            "To serve it, try --engine-threads 1.",
         )
     return agreed
 

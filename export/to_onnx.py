@@ -24,7 +24,7 @@ from training.pixels import to_levels
 from training.run import RunFolder
 from training.sampling import load_generator, sample
 
-OPSET, IR = 20, 10  # read by every ONNX Runtime >= 1.17, OpenVINO and TensorRT >= 10
+OPSET, IR = 20, 10  # the graph contract (docs/design.md, section 3)
 LARGEST_BATCH = 4096  # a bound that the exporter wants; nothing depends on it
 SAMPLE_COLUMNS = 10
 PROBE_ROWS = max(gates.BUCKETS)

@@ -16,7 +16,7 @@ from training.pictures import sheet
 MEDIA_TYPES = {"png": "image/png", "json": "application/json", "npy": "application/x-npy"}
 PICTURE_FORMATS = ("png",)
 COLOUR_TYPE = {1: 0, 3: 2}  # PNG: greyscale, truecolour
-FAST = 1  # zlib level: a 28x28 PNG takes 10 µs; level 6 saves 5 % of the bytes
+FAST = 1  # zlib level: 6 takes 1.25 x the time of a 28x28 PNG and saves 3 % of its bytes (measured on the demo's)
 
 
 @dataclass(frozen=True)

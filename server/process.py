@@ -66,8 +66,8 @@ def serve(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
 def in_background(settings: Settings) -> Iterator[str]:
     """Serve from a thread of this process on a free loopback port; gives the address. For `--once` and `--models`."""
     configure_logging(logging.WARNING)
+    server = _Server(create_app(settings), settings)  # before the socket: a bundle that is refused leaves none open
     listener = bind("127.0.0.1", 0)
-    server = _Server(create_app(settings), settings)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http")
     thread.start()
     try:

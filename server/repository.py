@@ -66,6 +66,10 @@ def _listed(names: tuple[str, ...], indices: str) -> str:
     return f"a class name ({shown}) or {indices}"
 
 
+def _missing(field: str, value: str, allowed: str, what: str) -> NotFound:
+    return NotFound(what, f"Allowed: {allowed}.", field=field, value=shorten(value), allowed=allowed)
+
+
 class Repository:
     """The live models, by name and version; `default` answers requests that name none: the only one, if it is."""
 
@@ -84,24 +88,12 @@ class Repository:
             raise InvalidParameter("model", None, names, "several models are served and none is named")
         versions = self._models.get(name)
         if versions is None:
-            raise NotFound(
-                f"there is no model '{shorten(name)}'",
-                f"Allowed: {names}.",
-                field="model",
-                value=shorten(name),
-                allowed=names,
-            )
+            raise _missing("model", name, names, f"there is no model '{shorten(name)}'")
         if version is None:
             version = max(versions)
         if version not in versions:
             there = ", ".join(map(str, sorted(versions)))
-            raise NotFound(
-                f"{name} has no version {version}",
-                f"Allowed: {there}.",
-                field="version",
-                value=str(version),
-                allowed=there,
-            )
+            raise _missing("version", str(version), there, f"{name} has no version {version}")
         return versions[version]
 
     def versions(self) -> dict[str, list[LiveModel]]:

@@ -81,7 +81,7 @@ def default_cache() -> Path:
 
 
 def judge_for(dataset: Dataset, cache: Path, observe: Observe = lambda fraction: None) -> Judge:
-    """The judge of a labelled data set: out of `cache`, or trained (about 10 s on MNIST-5k) and put there.
+    """The judge of a labelled data set: out of `cache`, or trained (8 s on MNIST-5k and two cores) and put there.
 
     `observe` hears the share of its training that is done, and nothing where the cache has it.
     """

@@ -69,4 +69,4 @@ class RunFolder:
             if path.is_file():
                 return path
         what = f"{self.path} holds no checkpoint" if self.path.is_dir() else f"no run at '{self.path}'"
-        raise RunError(what, f"Train one: limner train --out {self.path}.")
+        raise RunError(what, "Name a run folder, or train one: limner train --out RUN.")

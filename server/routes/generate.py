@@ -17,7 +17,7 @@ from server.state import State
 router = APIRouter()
 
 HEADERS = ("X-Limner-Seed", "X-Limner-Label", "X-Limner-Model", "X-Request-Id", "Server-Timing")
-INLINE_IMAGES = 16  # encoded in the event loop; more go to a thread, whose hop costs as much as four small PNGs
+INLINE_IMAGES = 16  # encoded in the event loop; more go to a thread, whose hop costs as much as six 28x28 PNGs
 
 
 async def generate(request: Request) -> Response:
