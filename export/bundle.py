@@ -1,6 +1,6 @@
 """THE CONTRACT between training and serving: a folder with a manifest, read only if every hash is right.
 
-    models/<name>/<version>/manifest.json  model.onnx  samples.png
+    models/<name>/<version>/manifest.json  model.onnx  prior.npz (of a mixture prior)  samples.png
 
 A version is built in a hidden folder and renamed: it is whole or absent. No torch, no onnx here.
 """
@@ -21,9 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from training.config import Kind
 from training.errors import LimnerError
+from training.prior import Prior
 
 MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
+PRIOR = "prior.npz"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 IDENTITY = b"limner image identity 1"  # version of docs/image-identity.md; part of every digest
 
@@ -49,9 +51,12 @@ class Source(_Part):
 
 
 class Protocol(_Part):
+    """How many generated images, and real ones (`reference`) of which split, one judge saw."""
+
     samples: int
     split: str
     judge_sha256: str
+    reference: int | None = None
 
 
 class Quality(_Part):
@@ -60,6 +65,10 @@ class Quality(_Part):
     protocol: Protocol
     agreement: float | None = None
     within_class_variance_ratio: float | None = None
+    fid: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    class_histogram_distance: float | None = None
     floor: dict[str, float] | None = None
 
 
@@ -161,6 +170,23 @@ def read(folder: Path) -> Bundle:
         if hash_file(folder / name) != sha256:
             raise BundleError(f"{folder / name} is not the file that was exported (its hash differs)", _AGAIN)
     return Bundle(folder, manifest, _digest(folder, manifest))
+
+
+def load_prior(bundle: Bundle) -> Prior | None:
+    """What a bundle's latents are drawn from; None where that is N(0, I). Raises BundleError naming the file."""
+    manifest = bundle.manifest
+    if manifest.prior is None:
+        return None
+    path = bundle.folder / manifest.prior
+    try:
+        prior = Prior.load(path)
+    except ValueError as error:
+        raise BundleError(f"{path} is damaged ({error})", _AGAIN) from error
+    if (prior.classes, prior.latent) != (max(1, manifest.classes), manifest.latent):
+        raise BundleError(
+            f"{path} is of {prior.classes} classes and a latent of {prior.latent}, which {bundle.title} has not", _AGAIN
+        )
+    return prior
 
 
 _EXPORT = "Make one: limner export RUN --to onnx --models MODELS."

@@ -5,7 +5,9 @@ import importlib.metadata
 import logging
 import warnings
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,12 +17,14 @@ from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from export import bundle, gates
-from export.bundle import GRAPH, Artifact, Bundle, Manifest, Quality, Source, TensorSpec
+from export.bundle import GRAPH, PRIOR, Artifact, Bundle, Manifest, Quality, Source, TensorSpec
 from export.engines import Engine, open_engine
 from training.config import ModelSpec
+from training.errors import RunError
 from training.networks import Generator
 from training.pictures import labelled_rows
 from training.pixels import to_levels
+from training.prior import Prior
 from training.run import RunFolder
 from training.sampling import load_generator, sample
 
@@ -33,6 +37,8 @@ PROBE_ROWS = max(gates.BUCKETS)
 def export(run: Path, models: Path, name: str | None = None) -> Bundle:
     """Export a run's best.pt (else the EMA weights of its checkpoint.pt) as the next version of `models/name`.
 
+    A prior in the checkpoint goes into the bundle, and the latents of the gates and of samples.png are drawn from it.
+
     A version that was made from the same checkpoint is returned as it is. Raises RunError for a folder that is no run,
     GateError where ONNX Runtime's pictures are not torch's, BundleError where the bundle cannot be written.
     """
@@ -44,12 +50,16 @@ def export(run: Path, models: Path, name: str | None = None) -> Bundle:
     if made is not None:
         return made
     generator, spec, state = load_generator(checkpoint)
+    prior = _prior(state, spec, checkpoint)
     with bundle.new_version(models, name) as (part, version):
         graph = to_graph(generator, spec)
         onnx.save(graph, part / GRAPH)
         with closing(open_engine("onnxruntime", "fp32", part / GRAPH)) as engine:
-            artifact = _gated(engine, part / GRAPH, generator, spec)
-            _samples(engine, part / "samples.png", spec)
+            artifact = _gated(engine, part / GRAPH, generator, spec, prior)
+            _samples(engine, part / "samples.png", spec, prior)
+        if prior is not None:
+            prior.save(part / PRIOR)
+        others = ["samples.png", *([] if prior is None else [PRIOR])]
         manifest = Manifest(
             name=name,
             version=version,
@@ -71,10 +81,24 @@ def export(run: Path, models: Path, name: str | None = None) -> Bundle:
             ),
             quality=Quality.model_validate(state["quality"]) if state["quality"] else None,
             artifacts=(artifact,),
-            files={"samples.png": bundle.hash_file(part / "samples.png")},
+            files={file: bundle.hash_file(part / file) for file in others},
+            prior=None if prior is None else PRIOR,
         )
         bundle.write_manifest(part, manifest)
     return bundle.read(models / name / str(version))
+
+
+def _prior(state: dict[str, Any], spec: ModelSpec, checkpoint: Path) -> Prior | None:
+    """What the checkpoint says its latents are drawn from; None where that is N(0, I)."""
+    if state.get("prior") is None:
+        return None
+    try:
+        prior = Prior.from_state(state["prior"])
+    except ValueError as error:
+        raise RunError(f"{checkpoint} holds a damaged prior ({error})", "Train again, or restore the file.") from error
+    if (prior.classes, prior.latent) != (max(1, spec.classes), spec.latent):
+        raise RunError(f"{checkpoint} holds the prior of another model", "Train again, or restore the file.")
+    return prior
 
 
 class _Served(nn.Module):
@@ -156,28 +180,28 @@ def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _gated(engine: Engine, path: Path, generator: Generator, spec: ModelSpec) -> Artifact:
+def _gated(engine: Engine, path: Path, generator: Generator, spec: ModelSpec, prior: Prior | None) -> Artifact:
     """Hold the engine against torch and list the buckets that may be served."""
-
-    def torch_pictures(z: np.ndarray, label: np.ndarray | None) -> np.ndarray:
-        return sample(generator, torch.from_numpy(z), None if label is None else torch.from_numpy(label))
-
     z, label = gates.probe(PROBE_ROWS, spec.latent, spec.classes)
+    if prior is not None:
+        z = prior.spread(z, label)
     return Artifact(
         engine="onnxruntime",
         precision="fp32",
         file=path.name,
         sha256=bundle.hash_file(path),
-        parity=gates.parity(engine, torch_pictures, "torch", z, label),
+        parity=gates.parity(engine, partial(sample, generator), "torch", z, label),
         buckets=gates.invariant_buckets(engine, z, label),
     )
 
 
-def _samples(engine: Engine, path: Path, spec: ModelSpec) -> None:
+def _samples(engine: Engine, path: Path, spec: ModelSpec, prior: Prior | None) -> None:
     """What the exported file draws, a row for each class (ten at most)."""
     names = list(spec.class_names[:10]) or [""] * 4
     z, _ = gates.probe(len(names) * SAMPLE_COLUMNS, spec.latent, 0)
     label = np.repeat(np.arange(len(names)), SAMPLE_COLUMNS) if spec.classes else None
+    if prior is not None:
+        z = prior.spread(z, label)
     rows = np.split(engine.run(z, label), len(names))
     labelled_rows(list(zip(names, rows, strict=True)), scale=2).save(path)
 

@@ -6,6 +6,8 @@ Only raw Philox bits and fixed arithmetic are used, because NumPy's distribution
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from training.prior import Prior
+
 SEEDS = 2**63  # seeds are 0 ... SEEDS - 1 and wrap around
 DRAWN_SEEDS = 2**53  # seeds that the server draws itself: exact in a JavaScript number
 
@@ -27,21 +29,29 @@ def uniforms(seed: int, count: int, latent: int) -> np.ndarray:
 
 
 def draw(
-    seed: int, count: int, latent: int, classes: int, label: int | None = None, truncation: float | None = None
+    seed: int,
+    count: int,
+    latent: int,
+    classes: int,
+    label: int | None = None,
+    truncation: float | None = None,
+    prior: Prior | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The inputs of images seed ... seed + count - 1: z float32 [count, latent], labels int64 [count] or None.
 
-    `truncation` ψ in σ: z is drawn from the normal truncated to [-ψ, ψ] (Brock et al. 2019). Without a label, each
-    image of a conditional model takes the class ⌊u·classes⌋ of its own next uniform.
+    `truncation` ψ in σ: ε is drawn from the normal truncated to [-ψ, ψ] (Brock et al. 2019). Without a label, each
+    image of a conditional model takes the class ⌊u·classes⌋ of its own next uniform. z is ε, or where `prior` places
+    it in the component that the last uniform chooses; rounded to float32 once, at the end.
     """
     u = uniforms(seed, count, latent)
     inner = u[:, :latent]
     if truncation is not None:
         low = ndtr(-truncation)
         inner = low + inner * (ndtr(truncation) - low)
-    z = ndtri(inner).astype(np.float32)
-    if not classes:
-        return z, None
-    if label is not None:
-        return z, np.full(count, label, np.int64)
-    return z, (u[:, latent] * classes).astype(np.int64)
+    labels: np.ndarray | None = None
+    if classes:
+        labels = (u[:, latent] * classes).astype(np.int64) if label is None else np.full(count, label, np.int64)
+    z = ndtri(inner)
+    if prior is not None:
+        z = prior.place(z, u[:, latent + 1], labels)
+    return z.astype(np.float32), labels

@@ -8,19 +8,20 @@ from pathlib import Path
 import numpy as np
 
 from export import gates
-from export.bundle import Bundle, BundleError, read, version_folders
+from export.bundle import Bundle, BundleError, load_prior, read, version_folders
 from export.engines import Engine, open_engine
 from server.batcher import Batch, Batcher, Generated
 from server.errors import Expired, InvalidParameter, NotFound, shorten
 from server.settings import Settings
 from training.errors import ConfigError
+from training.prior import Prior
 
 WARM_UP_SHIFTS = 2  # of the batch-invariance check, which the export ran in full
 
 
 @dataclass(frozen=True)
 class LiveModel:
-    """One version of one model, ready to generate."""
+    """One version of one model, ready to generate. `prior` None: its latents are drawn from N(0, I)."""
 
     bundle: Bundle
     name: str
@@ -28,6 +29,7 @@ class LiveModel:
     artifact: str
     buckets: tuple[int, ...]
     batcher: Batcher
+    prior: Prior | None = None
 
     @property
     def title(self) -> str:
@@ -145,17 +147,20 @@ def _open(bundle: Bundle, settings: Settings, observe: Callable[[str, Batch], No
     title = f"{name}@{manifest.version}"
     artifact = manifest.artifacts[0]
     path: Path = bundle.folder / artifact.file
+    prior = load_prior(bundle)
     engine = open_engine(artifact.engine, artifact.precision, path, artifact.buckets, settings.engine_threads)
-    buckets = _checked(engine, bundle)
+    buckets = _checked(engine, bundle, prior)
     if buckets != artifact.buckets:
         engine.close()
         engine = open_engine(artifact.engine, artifact.precision, path, buckets, settings.engine_threads)
     batcher = Batcher(engine, settings.queue_images, lambda batch: observe(title, batch))
-    return LiveModel(bundle, name, engine.describe(), engine.artifact, buckets, batcher)
+    return LiveModel(bundle, name, engine.describe(), engine.artifact, buckets, batcher, prior)
 
 
-def _checked(engine: Engine, bundle: Bundle) -> tuple[int, ...]:
+def _checked(engine: Engine, bundle: Bundle, prior: Prior | None) -> tuple[int, ...]:
     """The warm-up: which of the listed buckets leave each row alone on this machine too. Raises GateError if none."""
     manifest = bundle.manifest
     z, label = gates.probe(max(engine.buckets), manifest.latent, manifest.classes)
+    if prior is not None:
+        z = prior.spread(z, label)
     return gates.invariant_buckets(engine, z, label, engine.buckets, WARM_UP_SHIFTS)

@@ -1,4 +1,4 @@
-"""Two really trained bundles and a real server process, once a session; nothing is written to the home folder."""
+"""Really trained bundles and a real server process, once a session; nothing is written to the home folder."""
 
 import os
 import signal
@@ -28,21 +28,50 @@ DIGITS = ("0", "2", "1")  # label=2 is the class named "2", index 1: a name goes
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository of two bundles: `digits`, a CGAN of 28x28x1 and DIGITS, and `plain`, a GAN of 32x32x3."""
     from export.to_onnx import export
-    from training import loop
-    from training.config import TrainConfig
-    from training.run import RunFolder
 
     home = tmp_path_factory.mktemp("trained")
 
     def make(name: str, kind: "Kind", dataset: "Dataset") -> None:
-        config = TrainConfig(model=kind, out=home / name, epochs=4, batch=16, width=4, latent=6, device="cpu")
-        RunFolder(config.out).create(config)
-        loop.train(config, dataset, cache=home / "judges")
-        export(config.out, home / "models", name)
+        _train(home, name, kind, dataset)
+        export(home / name, home / "models", name)
 
     make("digits", "cgan", _squares("squares", 28, 1, DIGITS))
     make("plain", "gan", _squares("tinted", 32, 3, ()))
     return home / "models"
+
+
+@pytest.fixture(scope="session")
+def mixture(models: Path) -> Path:
+    """A repository of one bundle, `mixed`: a CVAE of DIGITS, 28x28x1, with a prior of two components for each class."""
+    import torch
+
+    from export.to_onnx import export
+    from training import checkpoint
+    from training.run import RunFolder
+
+    home = models.parent
+    _train(home, "mixed", "cvae", _squares("squares", 28, 1, DIGITS))
+    noise = np.random.Generator(np.random.Philox(key=6))
+    prior = {
+        "weights": np.array([[0.5, 0.5], [1, 0], [0.2, 0.8]]),
+        "mean": 2 * noise.standard_normal((3, 2, 6)),
+        "scale_tril": np.tril(noise.standard_normal((3, 2, 6, 6)), -1) / 2 + np.eye(6),
+    }
+    path = RunFolder(home / "mixed").exported_checkpoint()
+    state = checkpoint.load(path)
+    checkpoint.save(path, state | {"prior": {name: torch.from_numpy(array) for name, array in prior.items()}})
+    export(home / "mixed", home / "mixture", "mixed")
+    return home / "mixture"
+
+
+def _train(home: Path, name: str, kind: "Kind", dataset: "Dataset") -> None:
+    from training import loop
+    from training.config import TrainConfig
+    from training.run import RunFolder
+
+    config = TrainConfig(model=kind, out=home / name, epochs=4, batch=16, width=4, latent=6, device="cpu")
+    RunFolder(config.out).create(config)
+    loop.train(config, dataset, cache=home / "judges")
 
 
 def _squares(name: str, size: int, channels: int, class_names: tuple[str, ...]) -> "Dataset":

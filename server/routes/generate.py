@@ -37,7 +37,7 @@ async def generate(request: Request) -> Response:
     given = model.label_index(asked.label)
     seed = secrets.randbelow(latents.DRAWN_SEEDS) if asked.seed is None else asked.seed
     manifest = model.bundle.manifest
-    z, labels = latents.draw(seed, asked.n, manifest.latent, manifest.classes, given, asked.truncation)
+    z, labels = latents.draw(seed, asked.n, manifest.latent, manifest.classes, given, asked.truncation, model.prior)
     made = await model.generate(z, labels, state.settings.timeout_seconds)
 
     label = int(labels[0]) if labels is not None and asked.n == 1 else given

@@ -8,10 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from export import bundle
-from export.bundle import BundleError, Manifest, find, new_version, read, version_folders, write_manifest
+from export.bundle import (
+    BundleError,
+    Manifest,
+    Quality,
+    find,
+    load_prior,
+    new_version,
+    read,
+    version_folders,
+    write_manifest,
+)
+from training.prior import Prior
 
 GRAPH, SAMPLES = b"a graph of 32 bytes, or about it", b"a sheet of samples"
 CHECKPOINT = "c" * 64
@@ -223,6 +235,81 @@ def test_the_digest_is_of_the_graph_and_the_prior_alone(tmp_path: Path) -> None:
     assert read(folder).digest == hashlib.sha256(GRAPH + b"prior" + b"limner image identity 1").hexdigest()
 
 
+# the prior
+
+
+def with_prior(models: Path, write_prior: Callable[[Path], Any]) -> Path:
+    """A version whose manifest names prior.npz, with its right hash."""
+    folder = write(models)
+    write_prior(folder / "prior.npz")
+    sha256 = hashlib.sha256((folder / "prior.npz").read_bytes()).hexdigest()
+    edit(folder, lambda manifest: manifest.update(prior="prior.npz", files=manifest["files"] | {"prior.npz": sha256}))
+    return folder
+
+
+def normal(classes: int, latent: int) -> Prior:
+    eye = np.broadcast_to(np.eye(latent), (classes, 1, latent, latent))
+    return Prior(np.ones((classes, 1)), np.zeros((classes, 1, latent)), eye)
+
+
+def test_a_prior_comes_with_its_bundle(tmp_path: Path) -> None:
+    assert load_prior(read(write(tmp_path))) is None
+    prior = load_prior(read(with_prior(tmp_path, normal(2, 8).save)))
+    assert prior is not None
+    assert (prior.classes, prior.latent) == (2, 8)
+    folder = with_prior(tmp_path, normal(1, 8).save)
+    edit(folder, lambda manifest: manifest.pop("class_names"))
+    assert load_prior(read(folder)) is not None
+
+
+@pytest.mark.parametrize("file", [b"", b"no archive", b"PK\x03\x04"])
+def test_a_prior_that_is_none_is_refused_by_its_name(tmp_path: Path, file: bytes) -> None:
+    found = read(with_prior(tmp_path, lambda path: path.write_bytes(file)))
+    with pytest.raises(BundleError, match=r"prior\.npz is damaged"):
+        load_prior(found)
+
+
+@pytest.mark.parametrize(("classes", "latent"), [(1, 8), (3, 8), (2, 7)])
+def test_the_prior_of_another_model_is_refused(tmp_path: Path, classes: int, latent: int) -> None:
+    found = read(with_prior(tmp_path, normal(classes, latent).save))
+    with pytest.raises(BundleError, match=rf"prior\.npz is of {classes} classes and a latent of {latent}"):
+        load_prior(found)
+
+
+def test_a_change_of_the_prior_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    folder = with_prior(tmp_path, normal(2, 8).save)
+    (folder / "prior.npz").write_bytes((folder / "prior.npz").read_bytes() + b"\0")
+    with pytest.raises(BundleError, match=r"prior\.npz is not the file that was exported"):
+        read(folder)
+
+
+# quality
+
+
+def test_a_manifest_of_before_has_no_more_figures_and_one_of_now_has_them(tmp_path: Path) -> None:
+    before = {"protocol": {"samples": 500, "split": "test", "judge_sha256": "a" * 64}, "agreement": 0.9}
+    now = {
+        "protocol": before["protocol"] | {"reference": 400},
+        "agreement": 0.9,
+        "within_class_variance_ratio": 0.8,
+        "fid": 12.5,
+        "precision": 0.7,
+        "recall": 0.6,
+        "class_histogram_distance": 0.05,
+        "floor": {"fid": 1.5},
+    }
+    for quality in (before, now):
+        folder = write(tmp_path)
+        edit(folder, lambda manifest, quality=quality: manifest.update(quality=quality))
+        found = read(folder).manifest.quality
+        assert found is not None
+        assert found == Quality.model_validate(quality)
+        assert found.model_dump(exclude_none=True) == quality
+    edit(folder, lambda manifest: manifest["quality"].update(f1=0.5))
+    with pytest.raises(BundleError, match=r"quality\.f1"):
+        read(folder)
+
+
 # finding
 
 
@@ -255,7 +342,8 @@ def test_a_checkpoints_newest_sound_version_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("module", ["export.bundle", "export.gates", "export.engines"])
 def test_what_serves_loads_no_torch_and_no_onnx(module: str) -> None:
-    code = f"import sys, {module}; print(sorted({{'torch', 'onnx', 'onnxscript', 'onnxruntime'}} & set(sys.modules)))"
+    heavy = {"torch", "onnx", "onnxscript", "onnxruntime", "sklearn"}
+    code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.strip() == "[]"
 

@@ -5,6 +5,7 @@ import importlib.metadata
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,11 +15,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from export import to_onnx
-from export.bundle import Bundle, BundleError
+from export import gates, to_onnx
+from export.bundle import Bundle, BundleError, load_prior
 from export.engines import open_engine
 from export.gates import GateError
 from export.to_onnx import export
+from training import checkpoint
 from training.config import Kind, ModelSpec
 from training.errors import RunError
 from training.networks import Generator
@@ -61,7 +63,7 @@ def tensors(values: list[onnx.ValueInfoProto]) -> list[tuple[str, str, list[str 
 
 def test_the_graph_takes_latents_and_gives_pictures(exported: tuple[Path, Bundle]) -> None:
     run, bundle = exported
-    _, spec, _ = load_generator(RunFolder(run).checkpoint)
+    _, spec, _ = load_generator(RunFolder(run).exported_checkpoint())
     graph = graph_of(bundle).graph
     inputs, outputs = tensors(list(graph.input)), tensors(list(graph.output))
     n = inputs[0][2][0]
@@ -102,11 +104,11 @@ def test_the_graph_holds_nothing_of_the_machine_that_made_it(exported: tuple[Pat
 @pytest.mark.parametrize("count", [1, 3, 64, 100])
 def test_the_file_draws_torchs_pictures_at_any_batch_size(exported: tuple[Path, Bundle], count: int) -> None:
     run, bundle = exported
-    generator, spec, _ = load_generator(RunFolder(run).checkpoint)
+    generator, spec, _ = load_generator(RunFolder(run).exported_checkpoint())
     z = np.random.default_rng(count).standard_normal((count, 8), np.float32)
     label = np.arange(count) % 3 if spec.classes else None
     drawn = open_engine("onnxruntime", "fp32", bundle.folder / "model.onnx").run(z, label)
-    expected = sample(generator, torch.from_numpy(z), None if label is None else torch.from_numpy(label))
+    expected = sample(generator, z, label)
     assert drawn.std() > 1  # pictures, not a plain grey on which everything agrees
     assert np.abs(drawn.astype(int) - expected).max() <= 1
     assert (drawn == expected).mean() > 0.99  # one level apart is the rare tie, not the rule
@@ -114,7 +116,7 @@ def test_the_file_draws_torchs_pictures_at_any_batch_size(exported: tuple[Path, 
 
 def test_the_check_is_the_mean_before_rounding(exported: tuple[Path, Bundle]) -> None:
     run, bundle = exported
-    generator, spec, _ = load_generator(RunFolder(run).checkpoint)
+    generator, spec, _ = load_generator(RunFolder(run).exported_checkpoint())
     z, label = torch.randn(5, 8), torch.arange(5) % 3 if spec.classes else None
     feed = {"z": z.numpy()} if label is None else {"z": z.numpy(), "label": label.numpy()}
     (check,) = onnxruntime.InferenceSession(bundle.folder / "model.onnx").run(["check"], feed)
@@ -125,8 +127,8 @@ def test_the_check_is_the_mean_before_rounding(exported: tuple[Path, Bundle]) ->
 
 def test_the_manifest_tells_where_the_model_comes_from(exported: tuple[Path, Bundle]) -> None:
     run, bundle = exported
-    manifest, checkpoint = bundle.manifest, RunFolder(run).checkpoint
-    _, spec, state = load_generator(checkpoint)
+    manifest, kept = bundle.manifest, RunFolder(run).exported_checkpoint()
+    _, spec, state = load_generator(kept)
     assert (manifest.name, manifest.version, manifest.kind) == (f"my-{spec.kind}", 1, spec.kind)
     assert (manifest.latent, manifest.height, manifest.width, manifest.channels) == (
         8,
@@ -137,7 +139,7 @@ def test_the_manifest_tells_where_the_model_comes_from(exported: tuple[Path, Bun
     assert manifest.class_names == spec.class_names
     assert manifest.source.model_dump() == {
         "run": run.name,
-        "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        "checkpoint_sha256": hashlib.sha256(kept.read_bytes()).hexdigest(),
         "data": "noise",
         "images_seen": 96,
         "code_version": importlib.metadata.version("limner"),
@@ -150,6 +152,91 @@ def test_the_manifest_tells_where_the_model_comes_from(exported: tuple[Path, Bun
     with Image.open(bundle.folder / "samples.png") as samples:
         assert samples.height == 2 * spec.size * (spec.classes or 4)
         assert samples.width >= 2 * spec.size * 10
+
+
+# priors
+
+
+def apart(classes: int) -> dict[str, torch.Tensor]:
+    """As a checkpoint holds it: two components for each class, far from each other and from N(0, I)."""
+    mean = torch.linspace(-6, 6, max(1, classes) * 2 * 8, dtype=torch.float64).view(-1, 2, 8)
+    scale_tril = (0.25 * torch.eye(8, dtype=torch.float64)).expand(*mean.shape, 8)
+    return {"weights": torch.full(mean.shape[:2], 0.5).double(), "mean": mean, "scale_tril": scale_tril}
+
+
+def run_with(prior: object, run: Path, home: Path) -> Path:
+    """A copy of a run whose checkpoint holds a prior."""
+    shutil.copytree(run, home / "run")
+    kept = RunFolder(home / "run").exported_checkpoint()
+    checkpoint.save(kept, checkpoint.load(kept) | {"prior": prior})
+    return home / "run"
+
+
+def sheet(folder: Path) -> np.ndarray:
+    with Image.open(folder / "samples.png") as samples:
+        return np.asarray(samples)
+
+
+@pytest.mark.parametrize("kind", ["vae", "cvae"])
+def test_a_prior_goes_into_the_bundle_and_its_digest(
+    trained: Trained, tmp_path: Path, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = apart(3 if kind == "cvae" else 0)
+    plain = export(run_with(None, trained(kind), tmp_path / "plain"), tmp_path / "plain")
+    assert (plain.manifest.prior, load_prior(plain)) == (None, None)
+    assert not (plain.folder / "prior.npz").exists()
+    probes = list[np.ndarray]()
+    parity = gates.parity
+    monkeypatch.setattr(gates, "parity", lambda *given: probes.append(given[3]) or parity(*given))
+
+    made = export(run_with(held, trained(kind), tmp_path), tmp_path / "models")
+    assert made.manifest.prior == "prior.npz"
+    assert set(made.manifest.files) == {"samples.png", "prior.npz"}
+    prior = load_prior(made)
+    assert prior is not None
+    assert all(np.array_equal(array, held[name].numpy()) for name, array in prior.state().items())
+    assert (made.folder / "model.onnx").read_bytes() == (plain.folder / "model.onnx").read_bytes()
+    assert made.digest != plain.digest
+    (probe,) = probes
+    nearest = np.abs(probe[:, None] - held["mean"].numpy().reshape(-1, 8)).max(axis=2).argmin(axis=1)
+    assert set(nearest) == set(range(len(held["mean"]) * 2))  # the gates saw every component
+    assert not np.array_equal(sheet(made.folder), sheet(plain.folder))
+    assert export(tmp_path / "run", tmp_path / "models") == made
+
+
+def test_the_samples_are_drawn_from_the_prior(trained: Trained, tmp_path: Path) -> None:
+    """With no extent a prior gives one picture for each component."""
+    held = apart(3)
+    held["scale_tril"] = 0 * held["scale_tril"]
+    made = export(run_with(held, trained("cvae"), tmp_path), tmp_path / "models")
+    engine = open_engine("onnxruntime", "fp32", made.folder / "model.onnx")
+    picture = engine.run(held["mean"].float().numpy().reshape(6, 8), np.repeat([0, 1, 2], 2)).repeat(2, 1).repeat(2, 2)
+    samples = sheet(made.folder)
+    side = picture.shape[1]
+    cells = samples[:, samples.shape[1] - 10 * side :].reshape(3, side, 10, side, 3).swapaxes(1, 2)
+    for row, of_class in zip(cells, picture.reshape(3, 2, side, side, 3), strict=True):
+        found = [[k for k in (0, 1) if np.array_equal(cell, of_class[k])] for cell in row]
+        assert sorted(map(tuple, found)) == [(0,)] * 5 + [(1,)] * 5
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda prior: prior["mean"].fill_(float("nan")), "damaged prior"),
+        (lambda prior: prior.pop("weights"), "damaged prior"),
+        (lambda prior: prior.update(weights=prior["weights"][:1]), "damaged prior"),
+        (lambda prior: prior.update({name: array[:2] for name, array in prior.items()}), "prior of another model"),
+    ],
+)
+def test_a_prior_that_does_not_fit_the_model_is_refused_and_nothing_written(
+    trained: Trained, tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], Any], complaint: str
+) -> None:
+    prior = apart(3)
+    change(prior)
+    run = run_with(prior, trained("cvae"), tmp_path)
+    with pytest.raises(RunError, match=complaint):
+        export(run, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
 
 
 # versions
@@ -167,8 +254,9 @@ def test_a_checkpoint_is_exported_once(trained: Trained, tmp_path: Path) -> None
 def test_a_new_checkpoint_is_the_next_version_and_best_goes_before_last(trained: Trained, tmp_path: Path) -> None:
     run = tmp_path / "digits"
     shutil.copytree(trained("gan"), run)
+    (run / "best.pt").unlink()
     last = export(run, tmp_path / "models")
-    shutil.copy(RunFolder(trained("gan", seed=1)).checkpoint, run / "best.pt")
+    shutil.copy(RunFolder(trained("gan", seed=1)).best, run / "best.pt")
     best = export(run, tmp_path / "models")
     assert (last.title, best.title) == ("digits@1", "digits@2")
     assert best.manifest.source.checkpoint_sha256 == hashlib.sha256((run / "best.pt").read_bytes()).hexdigest()
@@ -190,8 +278,9 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_is_refused_and_nothing_written(trained: Trained, tmp_path: Path) -> None:
     run = tmp_path / "digits"
     shutil.copytree(trained("gan"), run)
-    whole = (run / "checkpoint.pt").read_bytes()
-    (run / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
+    kept = RunFolder(run).exported_checkpoint()
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(RunError, match="is damaged"):
         export(run, tmp_path / "models")
     assert not (tmp_path / "models").exists()
@@ -219,13 +308,12 @@ def test_a_graph_that_draws_other_pictures_is_refused_and_nothing_written(
 
 
 def test_a_model_that_gives_no_finite_pictures_is_refused(trained: Trained, tmp_path: Path) -> None:
-    from training import checkpoint
-
     run = tmp_path / "digits"
     shutil.copytree(trained("gan"), run)
-    state = checkpoint.load(run / "checkpoint.pt")
+    kept = RunFolder(run).exported_checkpoint()
+    state = checkpoint.load(kept)
     state["ema"]["project.bias"][0] = float("nan")
-    checkpoint.save(run / "checkpoint.pt", state)
+    checkpoint.save(kept, state)
     with pytest.raises(GateError, match="not finite"):
         export(run, tmp_path / "models")
 

@@ -1,11 +1,13 @@
 """Which model answers, what a label means to it, and what may not be served."""
 
+import hashlib
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from export import gates
 from export.bundle import BundleError
 from export.gates import GateError
 from server import repository
@@ -124,6 +126,50 @@ def test_any_other_label_is_refused(models: Path, label: int | str) -> None:
     with pytest.raises(InvalidParameter) as refused:
         live.get(None, None).label_index(label)
     assert refused.value.members["allowed"] == "a class name (0, 2, 1) or an index from 0 to 2"
+    live.close()
+
+
+# priors
+
+
+def test_a_bundles_prior_is_with_its_model(models: Path, mixture: Path) -> None:
+    live = opened(mixture)
+    prior = live.get(None, None).prior
+    assert prior is not None
+    assert (prior.classes, prior.latent) == (3, 6)
+    live.close()
+    plain = opened(models / "plain")
+    assert plain.get(None, None).prior is None
+    plain.close()
+
+
+@pytest.mark.parametrize("rehash", [False, True])
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"whole"])
+def test_a_damaged_prior_is_not_served(mixture: Path, tmp_path: Path, damage: bytes, rehash: bool) -> None:
+    """Found by its hash; and where the manifest was made to fit, by what is in it."""
+    folder = shutil.copytree(mixture / "mixed", tmp_path / "mixed") / "1"
+    path, manifest = folder / "prior.npz", folder / "manifest.json"
+    whole = path.read_bytes()
+    before = hashlib.sha256(whole).hexdigest()
+    path.write_bytes(damage if damage != b"whole" else whole[:-1])
+    if rehash:
+        manifest.write_text(manifest.read_text().replace(before, hashlib.sha256(path.read_bytes()).hexdigest()))
+    with pytest.raises(BundleError, match=r"prior\.npz is " + ("damaged" if rehash else "not the file")):
+        opened(tmp_path)
+    path.unlink()
+    with pytest.raises(BundleError, match=r"cannot read .*prior\.npz"):
+        opened(tmp_path)
+
+
+def test_the_warm_up_checks_latents_of_the_prior(mixture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = list[np.ndarray]()
+    check = gates.invariant_buckets
+    monkeypatch.setattr(gates, "invariant_buckets", lambda *given: seen.append(given[1]) or check(*given))
+    live = opened(mixture)
+    prior = live.get(None, None).prior
+    assert prior is not None
+    z, label = gates.probe(64, 6, 3)
+    assert np.array_equal(seen[0], prior.spread(z, label))
     live.close()
 
 

@@ -1,10 +1,11 @@
 """/generate on a real server process: refusals by name, headers, and the same bytes for the same image."""
 
 import base64
+import hashlib
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.bundle import read
+from export.bundle import load_prior, read
 from export.engines import open_engine
 from server.latents import DRAWN_SEEDS, SEEDS, draw
 
@@ -271,6 +272,73 @@ def test_an_image_is_the_same_bytes_alone_and_at_any_place_of_an_answer(http: ht
     assert len(set(alone)) == 16
     shifted = entries(http, seed=SEEDS - 3, n=5, **asked)
     assert [entry["png"] for entry in shifted] == [entry["png"] for entry in made[5:10]]
+
+
+# with a prior
+
+
+@pytest.fixture(scope="module")
+def mixed(start_server: Callable[..., AbstractContextManager[str]], mixture: Path) -> Iterator[httpx.Client]:
+    with start_server(mixture) as url, httpx.Client(base_url=url, timeout=60) as client:
+        yield client
+
+
+PRIOR = {"model": "mixed"}
+ASKED = [
+    {"label": label, "truncation": truncation} for label in (None, "0", "2", "1") for truncation in (None, 0.5, 8.0)
+]
+
+
+def given(asked: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_an_image_of_a_prior_is_the_same_bytes_alone_and_at_any_place(
+    mixed: httpx.Client, asked: dict[str, Any]
+) -> None:
+    how = PRIOR | given(asked)
+    made = entries(mixed, seed=SEEDS - 8, n=16, **how)  # the seeds wrap in the middle
+    alone = [png(mixed, seed=(SEEDS - 8 + place) % SEEDS, **how) for place in range(16)]
+    assert [base64.b64decode(entry["png"]) for entry in made] == alone
+    assert len(set(alone)) == 16
+    for start, n in ((3, 1), (5, 5), (0, 15), (9, 7)):
+        shifted = entries(mixed, seed=(SEEDS - 8 + start) % SEEDS, n=n, **how)
+        assert shifted == made[start : start + n]
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_the_served_pixels_are_the_graphs_for_the_priors_latents(
+    mixed: httpx.Client, mixture: Path, asked: dict[str, Any]
+) -> None:
+    bundle = read(mixture / "mixed" / "1")
+    prior = load_prior(bundle)
+    assert prior is not None
+    engine = open_engine("onnxruntime", "fp32", bundle.folder / "model.onnx")
+    label = None if asked["label"] is None else "021".index(asked["label"])
+    how = (6, 3, label, asked["truncation"])
+    served = npy(mixed.post("/generate", json=PRIOR | given(asked) | {"seed": 70, "n": 64, "format": "npy"}))
+    z, labels = draw(70, 64, *how, prior)
+    assert np.array_equal(served, engine.run(z, labels))
+    plain, _ = draw(70, 64, *how)
+    assert not np.array_equal(served, engine.run(plain, labels))
+
+
+def test_a_prior_leaves_labels_and_what_is_said_of_an_image_as_they_are(mixed: httpx.Client, mixture: Path) -> None:
+    made = entries(mixed, seed=100, n=64, **PRIOR)
+    _, labels = draw(100, 64, 6, 3)
+    assert labels is not None
+    assert [entry["label"] for entry in made] == labels.tolist()
+    with Image.open(io.BytesIO(png(mixed, seed=100, **PRIOR))) as picture:
+        told = json.loads(picture.text["limner"])  # type: ignore[attr-defined]
+    digest = hashlib.sha256()
+    for file in ("model.onnx", "prior.npz"):
+        digest.update((mixture / "mixed" / "1" / file).read_bytes())
+    digest.update(b"limner image identity 1")
+    assert (told["digest"], told["label"]) == (digest.hexdigest(), labels[0])
+
+
+# formats and load
 
 
 def test_the_formats_show_the_same_pixels(http: httpx.Client) -> None:
