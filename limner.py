@@ -71,6 +71,11 @@ def _say(text: str) -> None:
 
 def resolve(schema: type[Schema], flags: dict[str, Any], prefix: str, file: Path | None = None) -> Schema:
     """Flag > environment > config file > default, written once, validated once. Raises ConfigError."""
+    return _validated(schema, _given(schema, flags, prefix, file))
+
+
+def _given(schema: type[BaseModel], flags: dict[str, Any], prefix: str, file: Path | None) -> dict[str, Any]:
+    """What was asked for, the stronger source over the weaker, without the defaults."""
     import yaml
     from pydantic_settings import EnvSettingsSource
 
@@ -86,19 +91,41 @@ def resolve(schema: type[Schema], flags: dict[str, Any], prefix: str, file: Path
     layers.append(EnvSettingsSource(schema, env_prefix=prefix)())  # type: ignore[arg-type]  # reads fields only
     layers.append({name: value for name, value in flags.items() if value is not None})
     values: dict[str, Any] = {}
-    exclusive = set(getattr(schema, "exclusive", ()))
     for layer in layers:
-        if exclusive & layer.keys():
-            values = {name: value for name, value in values.items() if name not in exclusive}
-        values |= layer
+        values = _over(schema, values, layer)
+    return values
+
+
+def _over(schema: type[BaseModel], under: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """One layer over another; of settings that exclude each other the upper layer's stands alone."""
+    exclusive = set(getattr(schema, "exclusive", ()))
+    if exclusive & values.keys():
+        under = {name: value for name, value in under.items() if name not in exclusive}
+    return under | values
+
+
+def _validated(schema: type[Schema], values: dict[str, Any]) -> Schema:
     try:
         return schema.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else ""
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"there is no setting '{name}'", _nearest(schema, name, "") or "See --help.") from error
         shown = f" ({name}={first['input']})" if name else ""
-        raise ConfigError(f"{message}{shown}", "See --help.") from error
+        raise ConfigError(f"{message}{shown}", _nearest(schema, name, str(first["input"])) or "See --help.") from error
+
+
+def _nearest(schema: type[BaseModel], name: str, value: str) -> str:
+    """Did you mean: the nearest setting to an unknown one, or the nearest of a setting's own words."""
+    from difflib import get_close_matches
+    from typing import get_args
+
+    field = schema.model_fields.get(name)
+    words = [word for word in get_args(field.annotation) if isinstance(word, str)] if field else schema.model_fields
+    near = get_close_matches(value if field else name, words, 1)
+    return f"Did you mean {near[0]}?" if near else ""
 
 
 def _version(asked: bool) -> None:
@@ -125,59 +152,139 @@ def train(
     model: Annotated[str | None, typer.Option(help="gan, cgan, vae or cvae.", show_default="cgan")] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="mnist-5k, fashion-mnist[:FOLDER], or a folder of images.", show_default="mnist-5k"),
+        typer.Option(
+            help="mnist-5k, fashion-mnist, mnist, cifar10, imagenet (each with :FOLDER), photo-patches, hf:OWNER/NAME, "
+            "or a folder of images.",
+            show_default="mnist-5k",
+        ),
     ] = None,
     out_: Annotated[Path | None, typer.Option("--out", help="Run folder.", show_default="runs/model")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="default, dcgan, sn-hinge or rpgan.", show_default="default")
+    ] = None,
     size: Annotated[int | None, typer.Option(help="Pixels: 28, 32 or 64.", show_default="the set's own")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use at most so many images.", show_default="all")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the images.", show_default="20")] = None,
     seconds: Annotated[float | None, typer.Option(help="Wall seconds in the training loop, instead.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many evaluations without a better FID.", show_default="never")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.", show_default="0")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")] = None,
+    init_from: Annotated[
+        Path | None, typer.Option(help="Start from the weights of a run or checkpoint, as far as they fit.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with any setting, also those without a flag.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting, such as --set batch=64.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, if there is one.")] = False,
+    override: Annotated[bool, typer.Option("--override", help="With --resume: also with other settings.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write OUT/tensorboard as well.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False,
 ) -> None:
     """Train a generator into a run folder.
 
-    Ctrl-C saves the checkpoint. Settings also come from LIMNER_TRAIN_... and --config; a flag wins.
+    Ctrl-C saves the checkpoint, --resume goes on with it. Settings also come from LIMNER_TRAIN_... and --config; a flag
+    wins.
     """
     from training.config import TrainConfig
+    from training.run import RunFolder
 
-    flags = {"model": model, "data": data, "out": out_, "size": size, "epochs": epochs, "seconds": seconds}
-    settings = resolve(TrainConfig, flags | {"seed": seed, "device": device}, "LIMNER_TRAIN_", config)
+    if resume and overwrite:
+        raise ConfigError("--resume keeps the run that --overwrite replaces", "Give one of them.")
+    flags = {"model": model, "data": data, "out": out_, "recipe": recipe, "size": size, "limit": limit}
+    flags |= {"epochs": epochs, "seconds": seconds, "patience": patience, "seed": seed, "device": device}
+    flags = {name: value for name, value in (flags | {"init_from": init_from}).items() if value is not None}
+    given = _given(TrainConfig, _over(TrainConfig, _assignments(set_), flags), "LIMNER_TRAIN_", config)
+    settings = _validated(TrainConfig, given)
+    stored = RunFolder(settings.out).settings() if resume else None
+    if stored is not None:
+        stored = stored.model_copy(update={"out": settings.out})  # it may have been moved
+        settings = _resumed(stored, given, override)
     if dry_run:
         import yaml
 
         _say(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False).rstrip())
         return
-    _train(settings, overwrite)
+    if stored == settings and RunFolder(settings.out).finished():
+        _say(f"{settings.out} is finished; for more give --epochs or --seconds with --override")
+        return
+    _train(settings, overwrite, resume=stored is not None, tensorboard=tensorboard)
 
 
-def _train(config: "TrainConfig", overwrite: bool) -> None:
+def _assignments(texts: list[str] | None) -> dict[str, Any]:
+    """NAME=VALUE, the value as YAML has it."""
+    import yaml
+
+    values: dict[str, Any] = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        try:
+            values[name.strip().replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not equals or not name.strip():
+            raise ConfigError(f"--set {text} is no NAME=VALUE", "Write --set batch=64.")
+    return values
+
+
+def _resumed(stored: "TrainConfig", given: dict[str, Any], override: bool) -> "TrainConfig":
+    """The settings of the run that is there, and what was given over them. Raises ConfigError where that differs."""
+    from training.config import TrainConfig
+
+    base = {name: value for name, value in stored.model_dump().items() if value is not None}
+    settings = _validated(TrainConfig, _over(TrainConfig, base, given))
+    changed = {
+        name: f"{name} {getattr(stored, name)}, not {value}"
+        for name, value in settings.model_dump().items()
+        if value != getattr(stored, name)
+    }
+    if "recipe" in changed:
+        raise ConfigError(
+            f"a run keeps its recipe ({changed['recipe']})", "Change single settings by --set, or start another run."
+        )
+    if changed and not override:
+        raise ConfigError(
+            f"{settings.out} was begun with other settings: {', '.join(changed.values())}",
+            "Leave them out, or add --override.",
+        )
+    return settings
+
+
+def _train(config: "TrainConfig", overwrite: bool, resume: bool = False, tensorboard: bool = False) -> None:
     from training.run import RunFolder
 
-    RunFolder(config.out).guard(overwrite)
+    if not resume:
+        RunFolder(config.out).guard(overwrite)
     with _needs("train"):
         from training import data, loop
-        from training.progress import TrainingProgress
+        from training.progress import Board, Observers, TrainingProgress
 
-        dataset = data.load(config.data, config.size)
-    count = len(dataset.train) + len(dataset.val) + len(dataset.test)
-    classes = f"{len(dataset.class_names)} classes" if dataset.class_names else "no classes"
-    _say(f"{dataset.name}: {count} images of {dataset.size}x{dataset.size}x{dataset.channels}, {classes}")
-    if dataset.note:
-        err.print(dataset.note, style="yellow", markup=False)
     with TrainingProgress(err, f"training {config.model}") as progress:
-        closing = loop.train(config, dataset, progress, observe_judge=progress.judge)
-    _say(f"trained {closing['images']:,} images in {closing['seconds']:.0f} s: {config.out}")
-    if closing["quality"]:
-        _say(_quality_line(closing["quality"]))
+        with _needs("train"):
+            dataset = data.load(config.data, config.size, config.limit, progress.data)
+        count = len(dataset.train) + len(dataset.val) + len(dataset.test)
+        classes = f"{len(dataset.class_names)} classes" if dataset.class_names else "no classes"
+        _say(f"{dataset.name}: {count} images of {dataset.size}x{dataset.size}x{dataset.channels}, {classes}")
+        if dataset.note:
+            progress.note(dataset.note)
+        with _needs("tensorboard"):
+            observers = [Board(RunFolder(config.out).board)] if tensorboard else []
+        closing = loop.train(config, dataset, Observers(progress, *observers), resume=resume)
+    early = f", stopped early at step {closing['step']:,}" if closing["stopped_early"] else ""
+    _say(f"trained {closing['images']:,} images in {closing['seconds']:.0f} s{early}: {config.out}")
+    _say(_quality_line(closing["quality"]))
 
 
 def _quality_line(quality: dict[str, Any]) -> str:
-    agreement, ratio = quality.get("agreement"), quality.get("within_class_variance_ratio")
+    floor = quality.get("floor") or {}
+    agreement, ratio, fid = (quality.get(name) for name in ("agreement", "within_class_variance_ratio", "fid"))
     said = [] if agreement is None else [f"the judge agrees with the label on {agreement:.1%} of samples"]
     said += [] if ratio is None else [f"variance within classes {ratio:.2f} of real"]
+    said += [] if fid is None else [f"FID {fid:.1f}" + (f" (real images {floor['fid']:.1f})" if "fid" in floor else "")]
+    said += [f"{name} {quality[name]:.2f}" for name in ("precision", "recall") if quality.get(name) is not None]
     return "; ".join(said) or "not judged"
 
 

@@ -96,7 +96,6 @@ def test_an_unknown_option_is_the_parsers_business(home: Path) -> None:
         (["train", "--size", "30"], "size=30", "--help"),
         (["train", "--config", "absent.yaml"], "absent.yaml", "--config"),
         (["train", "--data", "x" * 300], "x" * 300, "another place"),
-        (["train", "--device", "cuda"], "no CUDA device", "--device cpu"),
         (["export", "nowhere"], "no run at 'nowhere'", "limner train"),
         (["export", "."], "holds no checkpoint", "limner train"),
         (["export", ".", "--to", "paper"], "no target 'paper'", "--to onnx"),
@@ -244,7 +243,7 @@ def test_an_unknown_setting_in_a_file_is_named(home: Path) -> None:
 # Ctrl-C
 
 
-def test_ctrl_c_saves_the_checkpoint_and_exits_130(home: Path, pictures: Path) -> None:
+def test_ctrl_c_saves_a_checkpoint_that_can_be_exported_and_gone_on_with(home: Path, pictures: Path) -> None:
     command = ["train", "--model", "gan", "--data", str(pictures), "--seconds", "200", "--out", "run"]
     process = subprocess.Popen(
         [sys.executable, "-m", "limner", *command],
@@ -262,9 +261,14 @@ def test_ctrl_c_saves_the_checkpoint_and_exits_130(home: Path, pictures: Path) -
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "checkpoint is saved" in stderr
+    assert "limner train --resume --out run" in stderr
     assert "Traceback" not in stderr
     exported = run(home, "export", "run")
     assert exported.returncode == 0, exported.stderr
+    resumed = run(home, "train", "--resume", "--out", "run", "--override", "--seconds", "0.01")  # which are over
+    assert resumed.returncode == 0, resumed.stderr
+    assert "run had its whole budget already" in resumed.stderr
+    assert "is finished" in run(home, "train", "--resume", "--out", "run").stdout
 
 
 # the demo

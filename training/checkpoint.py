@@ -1,14 +1,17 @@
 """State in, one file out, whole or not at all; back again without running any code that a file may carry."""
 
 import os
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from training.errors import RunError
 
-SCHEMA = 1  # of what the loop saves
+SCHEMA = 2  # of what the loop saves
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -30,6 +33,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
 def load(path: Path) -> dict[str, Any]:
     """Read with `weights_only=True`. Raises RunError where the file is missing or damaged."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            if (damaged := archive.testzip()) is not None:  # torch itself does not look at the check sums
+                raise ValueError(f"{damaged} has another check sum")
+            if any(info.external_attr & 0x10 for info in archive.infolist()):  # nor does it fill in such a tensor
+                raise ValueError("a tensor is marked as a folder")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RunError(f"no {path.name} in {path.parent}", "Train first: limner train --out RUN.") from error
@@ -38,3 +46,13 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise RunError(f"{path} is no limner checkpoint", "Train again, or restore the file.")
     return state
+
+
+def transfer(network: nn.Module, weights: Mapping[str, Tensor]) -> tuple[int, list[str]]:
+    """Load what has the same name and shape: the number of tensors taken, and the others, each with its reason."""
+    own = network.state_dict()
+    fits = {name: weights[name] for name in own if name in weights and weights[name].shape == own[name].shape}
+    network.load_state_dict(own | fits)
+    shapes = {name: "x".join(map(str, weights[name].shape)) if name in weights else "missing" for name in own}
+    unfit = [f"{name} ({shapes[name]}, not {'x'.join(map(str, own[name].shape))})" for name in own if name not in fits]
+    return len(fits), unfit

@@ -4,8 +4,9 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
-from training.config import ModelSpec
+from training.config import ModelSpec, TrainConfig
 
 EMBEDDING = 32  # size of the label embedding beside the latent
 
@@ -50,13 +51,14 @@ class _Features(nn.Sequential):
     The first convolution already halves the side: a CGAN step takes 61 instead of 108 ms (docs/decisions.md).
     """
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, normalized: bool = True) -> None:
         base, channels = _pyramid(spec)
         channels = channels[::-1]  # from full size inwards
         blocks: list[nn.Module] = [nn.Conv2d(spec.channels, channels[0], 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         for fine, coarse in pairwise(channels):
-            down = nn.Conv2d(fine, coarse, 4, stride=2, padding=1, bias=False)
-            blocks += [down, nn.BatchNorm2d(coarse), nn.LeakyReLU(0.2)]
+            blocks.append(nn.Conv2d(fine, coarse, 4, stride=2, padding=1, bias=not normalized))
+            blocks += [nn.BatchNorm2d(coarse)] if normalized else []
+            blocks.append(nn.LeakyReLU(0.2))
         super().__init__(*blocks, nn.Flatten())
         self.width = channels[-1] * (base // 2) ** 2
 
@@ -64,14 +66,18 @@ class _Features(nn.Sequential):
 class Discriminator(nn.Module):
     """image [N, C, H, W] (and label [N]) -> logit [N]; the label enters by projection (Miyato & Koyama 2018)."""
 
-    def __init__(self, spec: ModelSpec, dropout: float) -> None:
+    def __init__(self, spec: ModelSpec, config: TrainConfig) -> None:
         super().__init__()
-        self.features = _Features(spec)
-        self.dropout = nn.Dropout(dropout)
+        self.features = _Features(spec, config.normalization == "batch")
+        self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(self.features.width, 1)
         self.projection = nn.Embedding(spec.classes, self.features.width) if spec.classes else None
         if self.projection is not None:
             nn.init.normal_(self.projection.weight, std=0.02)
+        if config.spectral_norm:
+            for layer in [*self.features, self.head, self.projection]:
+                if isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding):
+                    spectral_norm(layer)
 
     def forward(self, image: Tensor, label: Tensor | None = None) -> Tensor:
         features = self.dropout(self.features(image))

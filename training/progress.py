@@ -1,22 +1,24 @@
-"""Training progress in, a live bar on a terminal or plain lines elsewhere out."""
+"""Training progress in, a live bar on a terminal or plain lines elsewhere out; and all of it to TensorBoard."""
 
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
-from training import loop
+from training.observer import Observer, Progress
 
 PLAIN_EVERY = 10.0  # seconds between two lines where there is no terminal
 
 
-class TrainingProgress:
-    """A context manager that is called with each `loop.Progress`; `judge` hears of the judge's training."""
+class TrainingProgress(Observer):
+    """A context manager that shows a training on a console: images/s, time left, losses, the last FID, alarms."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
         self._title = title
-        self._bar = Progress(
+        self._bar = Bar(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -27,24 +29,39 @@ class TrainingProgress:
         )
         self._tasks: dict[str, TaskID] = {}
         self._next_line = 0.0
+        self._began: tuple[int, float] | None = None  # images and seconds of the first report: a resumed run has some
 
     def judge(self, fraction: float) -> None:
-        """The judge is being trained: `fraction` of it is done."""
-        title, figures = "training judge", "once for each data set"
-        self._show(title, fraction, figures)
-        if not self._console.is_terminal and fraction == 0:
-            self._console.print(f"{title}, {figures}")
+        self._stage("training judge", "once for each data set", fraction)
 
-    def __call__(self, progress: loop.Progress) -> None:
-        rate = progress.images / progress.seconds if progress.seconds else 0.0
-        losses = "  ".join(f"{name} {value:.2f}" for name, value in progress.losses.items())
-        figures = f"{losses}  {rate:,.0f} images/s"
-        self._show(self._title, progress.fraction, figures)
+    def data(self, fraction: float) -> None:
+        """The images are being read: `fraction` of them are there."""
+        self._stage("reading images", "", fraction)
+
+    def note(self, text: str) -> None:
+        self._console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    def progress(self, progress: Progress) -> None:
+        images, seconds = self._began or (0, 0.0)
+        self._began = self._began or (progress.images, progress.seconds)
+        spent = progress.seconds - seconds
+        figures = [f"{name} {value:.2f}" for name, value in progress.losses.items()]
+        figures += [f"FID {progress.quality['fid']:.1f}"] if progress.quality else []
+        figures += [f"{(progress.images - images) / spent:,.0f} images/s"] if spent else []
+        self._show(self._title, progress.fraction, "  ".join(figures))
         if not self._console.is_terminal and (progress.seconds >= self._next_line or progress.fraction >= 1):
-            left = progress.seconds * (1 / progress.fraction - 1)
-            line = f"{self._title}: {progress.fraction:4.0%}  {figures}  {left:.0f} s left"
+            left = progress.seconds * (1 / progress.fraction - 1) if progress.fraction else 0.0
+            line = f"{self._title}: {progress.fraction:4.0%}  {'  '.join(figures)}  {left:.0f} s left"
             self._console.print(line, highlight=False, soft_wrap=True)
             self._next_line = progress.seconds + PLAIN_EVERY
+        for alarm in progress.alarms:
+            self.note(str(alarm))
+
+    def _stage(self, title: str, figures: str, fraction: float) -> None:
+        """Something that comes before the training: one line where there is no bar."""
+        if not self._console.is_terminal and title not in self._tasks:
+            self._console.print(", ".join(filter(None, (title, figures))))
+        self._show(title, fraction, figures)
 
     def _show(self, title: str, fraction: float, figures: str) -> None:
         if title not in self._tasks:
@@ -59,3 +76,45 @@ class TrainingProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+
+
+class Board(Observer):
+    """Every loss, signal and figure of quality over the images seen, for TensorBoard, in a folder of the run."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # needs the package tensorboard, and a second
+
+        self._open = lambda images: SummaryWriter(str(folder), purge_step=images)
+        self._writer: SummaryWriter | None = None
+        self._quality: dict[str, float] | None = None  # that was written last: reports repeat it
+
+    def progress(self, progress: Progress) -> None:
+        if self._writer is None:
+            self._writer = self._open(progress.images)  # what a crashed run wrote after its checkpoint is hidden
+        judged = {} if progress.quality is self._quality else progress.quality or {}
+        self._quality = progress.quality
+        for group, figures in (("loss", progress.losses), ("signal", progress.signals), ("val", judged)):
+            for name, value in figures.items():
+                self._writer.add_scalar(f"{group}/{name}", value, progress.images)
+        for alarm in progress.alarms:
+            self._writer.add_text("alarm", str(alarm), progress.images)
+        self._writer.flush()
+
+
+class Observers(Observer):
+    """Several that listen to one training."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def judge(self, fraction: float) -> None:
+        for observer in self._observers:
+            observer.judge(fraction)
+
+    def progress(self, progress: Progress) -> None:
+        for observer in self._observers:
+            observer.progress(progress)
+
+    def note(self, text: str) -> None:
+        for observer in self._observers:
+            observer.note(text)

@@ -11,16 +11,18 @@ from training.errors import RunError
 
 
 class RunFolder:
-    """`runs/<name>/`: config.yaml, checkpoint.pt, best.pt, judge.pt, metrics.jsonl, samples/."""
+    """`runs/<name>/`: config.yaml, checkpoint.pt, best.pt, last-good.pt, judge.pt, metrics.jsonl, samples/."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.yaml"
         self.checkpoint = path / "checkpoint.pt"
         self.best = path / "best.pt"
+        self.last_good = path / "last-good.pt"
         self.judge = path / "judge.pt"
         self.metrics = path / "metrics.jsonl"
         self.samples = path / "samples"
+        self.board = path / "tensorboard"
 
     @property
     def name(self) -> str:
@@ -37,18 +39,42 @@ class RunFolder:
         if not self.config.is_file():
             raise RunError(f"{self.path} holds files that are no run", "Choose another --out, or remove it.")
         if not overwrite:
-            raise RunError(f"{self.path} holds a run already", "Choose another --out, or add --overwrite.")
+            raise RunError(f"{self.path} holds a run already", "Choose another --out, or add --resume or --overwrite.")
 
     def create(self, config: TrainConfig) -> None:
         """Make the folder and write the resolved config. An older run's own files go; others stay."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.config.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))  # now it is a run
+            self._write(config)  # now it is a run
             self.samples.mkdir(exist_ok=True)
-            for path in (self.checkpoint, self.best, self.judge, self.metrics, *self.samples.glob("*.png")):
+            written = (self.checkpoint, self.best, self.last_good, self.judge, self.metrics)
+            for path in (*written, *self.samples.glob("*.png"), *self.board.glob("events.*")):
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise RunError(f"cannot write {self.path} ({error.strerror})", "Choose another --out.") from error
+
+    def reopen(self, config: TrainConfig, step: int) -> None:
+        """Go on with a run from `step`: records of later steps, which a crash left over, go."""
+        try:
+            self._write(config)
+            self.samples.mkdir(exist_ok=True)
+            lines = self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.is_file() else []
+            kept = [line for line in lines if _step(line) <= step]
+            self.metrics.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        except OSError as error:
+            raise RunError(f"cannot write {self.path} ({error.strerror})", "Check its permissions.") from error
+
+    def settings(self) -> TrainConfig | None:
+        """The settings of the run that is there, or None. Raises RunError where they cannot be read."""
+        if not self.config.is_file():
+            return None
+        try:
+            return TrainConfig.model_validate(yaml.safe_load(self.config.read_text(encoding="utf-8")))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise RunError(f"{self.config} is damaged", "Restore it, or train again with --overwrite.") from error
+
+    def _write(self, config: TrainConfig) -> None:
+        self.config.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
 
     def record(self, **figures: Any) -> None:
         """Append one line to metrics.jsonl."""
@@ -70,3 +96,12 @@ class RunFolder:
                 return path
         what = f"{self.path} holds no checkpoint" if self.path.is_dir() else f"no run at '{self.path}'"
         raise RunError(what, "Name a run folder, or train one: limner train --out RUN.")
+
+
+def _step(line: str) -> float:
+    """The step of a record; infinite for a line that a crash tore and for the closing one."""
+    try:
+        record = json.loads(line)
+        return float("inf") if record.get("finished") else record.get("step", 0)
+    except (ValueError, AttributeError):
+        return float("inf")

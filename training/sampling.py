@@ -14,9 +14,10 @@ from training.errors import RunError
 from training.networks import Generator
 from training.pictures import labelled_rows
 from training.pixels import to_levels
+from training.prior import Prior
 from training.run import RunFolder
 
-GRIDS = 10  # over a run, beside the first and the last
+BATCH = 512  # pictures made at once
 ROWS, COLUMNS = 10, 10  # of a grid
 
 
@@ -24,47 +25,61 @@ def load_generator(path: Path) -> tuple[Generator, ModelSpec, dict[str, Any]]:
     """A checkpoint file -> its averaged generator in eval mode, its shape, and the whole state. Raises RunError."""
     state = checkpoint.load(path)
     try:
-        if state["schema"] != checkpoint.SCHEMA or not {"data", "images", "quality"} <= state.keys():
+        if state["schema"] != checkpoint.SCHEMA or not {"data", "images", "quality", "prior"} <= state.keys():
             raise ValueError("another schema")
         spec = ModelSpec.model_validate(state["spec"])
-        generator = Generator(spec)
-        generator.load_state_dict(state["ema"])
+        generator = load_weights(spec, state["ema"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RunError(f"{path} is no limner checkpoint", "Train again with this version of limner.") from error
-    return generator.eval(), spec, state
+    return generator, spec, state
+
+
+def load_weights(spec: ModelSpec, weights: dict[str, Tensor]) -> Generator:
+    """A generator of that shape in eval mode with these weights."""
+    generator = Generator(spec)
+    generator.load_state_dict(weights)
+    return generator.eval()
+
+
+def latents(
+    count: int, spec: ModelSpec, prior: Prior | None, label: np.ndarray | None, noise: torch.Generator
+) -> np.ndarray:
+    """z float32 [count, latent] for labels int64 [count] or None: N(0, I), or drawn from the prior."""
+    epsilon = torch.randn(count, spec.latent, generator=noise).numpy()
+    if prior is None:
+        return epsilon
+    u = torch.rand(count, dtype=torch.float64, generator=noise).numpy()
+    return prior.place(epsilon.astype(np.float64), u, label).astype(np.float32)
 
 
 @torch.inference_mode()
-def sample(generator: Generator, z: Tensor, label: Tensor | None) -> np.ndarray:
+def sample(generator: Generator, z: np.ndarray, label: np.ndarray | None) -> np.ndarray:
     """z float32 [N, latent], label int64 [N] or None -> uint8 [N, H, W, C], as the served graph gives them."""
     device = next(generator.parameters()).device
-    image = generator(z.to(device), None if label is None else label.to(device))
-    return to_levels(image).cpu().numpy()
+    parts = []
+    for rows in np.array_split(np.arange(len(z)), len(z) // BATCH + 1):
+        given = None if label is None else torch.as_tensor(label[rows]).to(device)
+        parts.append(to_levels(generator(torch.as_tensor(z[rows]).to(device), given)).cpu())
+    return torch.cat(parts).numpy()
 
 
 class Grid:
     """Pictures of fixed latents over time, beside real.png of the same shape: a row for each class."""
 
     def __init__(self, spec: ModelSpec, dataset: Dataset, folder: RunFolder, seed: int) -> None:
-        self.folder = folder
-        self.next = 0.0
-        self.names = list(spec.class_names[:ROWS]) or [""] * ROWS
-        noise = torch.Generator().manual_seed(seed + 1)
-        self.z = torch.randn(len(self.names) * COLUMNS, spec.latent, generator=noise)
-        self.label = torch.arange(len(self.names)).repeat_interleave(COLUMNS) if spec.classes else None
-        self._save("real", _real_rows(dataset.train, len(self.names), bool(spec.classes)))
+        self._spec, self._folder, self._seed = spec, folder, seed
+        self._names = list(spec.class_names[:ROWS]) or [""] * ROWS
+        self._label = np.arange(len(self._names)).repeat(COLUMNS) if spec.classes else None
+        self._save("real", _real_rows(dataset.train, len(self._names), bool(spec.classes)))
 
-    def due(self, fraction: float) -> bool:
-        """Whether at that share of the budget another grid is to be drawn."""
-        return fraction >= self.next
-
-    def draw(self, generator: Generator, step: int) -> None:
-        self.next += 1 / GRIDS
-        images = sample(generator, self.z, self.label)
-        self._save(f"{step:07d}", np.split(images, len(self.names)))
+    def draw(self, generator: Generator, prior: Prior | None, step: int) -> None:
+        """Draw samples/<step>.png."""
+        noise = torch.Generator().manual_seed(self._seed + 1)
+        z = latents(len(self._names) * COLUMNS, self._spec, prior, self._label, noise)
+        self._save(f"{step:07d}", np.split(sample(generator, z, self._label), len(self._names)))
 
     def _save(self, stem: str, rows: list[np.ndarray]) -> None:
-        labelled_rows(list(zip(self.names, rows, strict=True)), scale=2).save(self.folder.samples / f"{stem}.png")
+        labelled_rows(list(zip(self._names, rows, strict=True)), scale=2).save(self._folder.samples / f"{stem}.png")
 
 
 def _real_rows(images: Images, rows: int, by_class: bool) -> list[np.ndarray]:

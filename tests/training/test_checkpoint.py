@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
 
-from training.checkpoint import load, save
+from training.checkpoint import load, save, transfer
 from training.errors import RunError
 
 STATE: dict[str, Any] = {"weights": {"w": torch.arange(300.0)}, "step": 7, "name": "σ", "quality": None}
@@ -97,3 +100,79 @@ def test_a_file_of_one_tensor_is_no_checkpoint(tmp_path: Path) -> None:
 def test_a_missing_checkpoint_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no a\.pt in .*limner train"):
         load(tmp_path / "a.pt")
+
+
+def test_a_flipped_byte_among_the_weights_is_told(tmp_path: Path) -> None:
+    """torch alone would load them: it does not look at the check sums of its own archive."""
+    path = tmp_path / "a.pt"
+    save(path, STATE)
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(torch.arange(300.0).numpy().tobytes()) + 600] ^= 1
+    path.write_bytes(whole)
+    assert not torch.equal(torch.load(path, weights_only=True)["weights"]["w"], STATE["weights"]["w"])
+    with pytest.raises(RunError, match=r"a\.pt is damaged"):
+        load(path)
+
+
+def test_a_tensor_that_is_marked_as_a_folder_is_told(tmp_path: Path) -> None:
+    """torch alone would give whatever the memory held: a folder is nothing to be read."""
+    path = tmp_path / "a.pt"
+    save(path, STATE)
+    whole = bytearray(path.read_bytes())
+    entry = whole.rindex(b"PK\x01\x02", 0, whole.rindex(b"/data/0"))  # in the directory at the file's end
+    assert whole[entry + 38] == 0
+    whole[entry + 38] = 0x10
+    path.write_bytes(whole)
+    with pytest.raises(RunError, match=r"a\.pt is damaged"):
+        load(path)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+def test_a_file_with_any_byte_changed_is_refused_or_reads_the_same(tmp_path: Path, place: float, flip: int) -> None:
+    path = tmp_path / "a.pt"
+    save(path, STATE)
+    whole = bytearray(path.read_bytes())
+    whole[int(place * len(whole))] ^= flip
+    path.write_bytes(whole)
+    try:
+        back = load(path)
+    except RunError:
+        return
+    assert torch.equal(back["weights"]["w"], STATE["weights"]["w"])
+    assert {**back, "weights": None} == {**STATE, "weights": None}
+
+
+class Two(nn.Module):
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(2, 3), nn.Linear(3, classes)
+        self.register_buffer("seen", torch.zeros(2))
+
+
+def test_what_fits_is_taken_and_what_does_not_is_listed_with_its_reason() -> None:
+    network, other = Two(4), Two(5)
+    weights = {name: torch.full_like(weight, 7) for name, weight in other.state_dict().items()}
+    del weights["seen"]
+    weights["elsewhere"] = torch.zeros(3)
+    before = network.head.weight.clone()
+    taken, left = transfer(network, weights)
+    assert taken == 2
+    assert left == ["seen (missing, not 2)", "head.weight (5x3, not 4x3)", "head.bias (5, not 4)"]
+    assert (network.first.weight == 7).all()
+    assert (network.first.bias == 7).all()
+    assert torch.equal(network.head.weight, before)
+
+
+def test_a_network_of_the_same_shape_is_taken_whole() -> None:
+    network, other = Two(4), Two(4)
+    assert transfer(network, other.state_dict()) == (5, [])
+    torch.testing.assert_close(network.state_dict(), other.state_dict(), rtol=0, atol=0)
+
+
+def test_nothing_fits_where_there_is_nothing() -> None:
+    network = Two(4)
+    before = {name: weight.clone() for name, weight in network.state_dict().items()}
+    taken, left = transfer(network, {})
+    assert (taken, len(left)) == (0, 5)
+    torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)

@@ -1,4 +1,4 @@
-"""A judge is the same for the same images, wherever it comes from, and changes nothing around it."""
+"""A judge is the same for the same images, with classes or without, wherever it comes from, and changes nothing."""
 
 import hashlib
 import struct
@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from training import judge as judges
 from training.checkpoint import load, save
-from training.data import Dataset
-from training.judge import Judge, judge_for
+from training.data import Dataset, Images
+from training.judge import Judge, digest, judge_for
 
 Synthetic = Callable[..., Dataset]
 
@@ -46,6 +47,64 @@ def test_other_images_or_labels_have_another_judge(synthetic: Synthetic, tmp_pat
     for train in (dataset.train, relabelled, brighter):
         judge_for(replace(dataset, train=train), tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_without_classes_have_a_judge_that_knows_how_far_they_are_turned(
+    synthetic: Synthetic, cache: Path, channels: int
+) -> None:
+    """Gidaris et al. 2018: the turns of an image are labels that need nobody to write them."""
+    dataset = synthetic(32, channels, classes=0)
+    images = dataset.train.images
+    judge = judge_for(dataset, cache)
+    told = [judge.look(np.rot90(images, turns, axes=(1, 2)).copy())[0].argmax(1) == turns for turns in range(4)]
+    assert judge.look(images)[0].shape == (48, 4)
+    assert np.mean(told) > 0.9
+
+
+def test_the_same_images_with_and_without_classes_have_two_judges(synthetic: Synthetic, tmp_path: Path) -> None:
+    dataset = synthetic()
+    unlabelled = replace(dataset, train=Images(dataset.train.images, None), class_names=())
+    assert judge_for(dataset, tmp_path).head.out_features == 3
+    assert judge_for(unlabelled, tmp_path).head.out_features == 4
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_digest_tells_images_labels_and_their_shape_apart() -> None:
+    images, labels = np.arange(48, dtype=np.uint8).reshape(4, 2, 2, 3), np.array([0, 1, 0, 1])
+    brighter = images.copy()
+    brighter[3, 1, 1, 2] += 1
+    sets = [
+        Images(images, labels),
+        Images(images, labels[::-1]),
+        Images(images, None),
+        Images(brighter, labels),
+        Images(images[::-1], labels),
+        Images(images.reshape(4, 4, 1, 3), labels),
+        Images(images[:2], labels[:2]),
+    ]
+    assert len({digest(one) for one in sets}) == len(sets)
+    assert digest(Images(np.asfortranarray(images), labels.astype(np.int32))) == digest(sets[0])
+
+
+def test_of_a_large_set_the_first_images_are_the_lessons(
+    synthetic: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert judges.LESSONS == 60_000
+    monkeypatch.setattr(judges, "LESSONS", 30)
+    dataset = synthetic()
+    first, later = dataset.train.images.copy(), dataset.train.images.copy()
+    first[29] += 1
+    later[30:] += 1
+    hashes = [
+        judge_for(replace(dataset, train=replace(dataset.train, images=images)), tmp_path).sha256()
+        for images in (dataset.train.images, later, first)
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert len(list(tmp_path.iterdir())) == 2
+    lessons = replace(dataset, train=dataset.train.take(np.arange(30)))
+    assert judge_for(lessons, tmp_path / "another").sha256() == hashes[0]
+    assert digest(dataset.train) == digest(replace(dataset.train, images=later)) != digest(lessons.train)
 
 
 def cut(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A run folder is made, recorded and found again, and never takes away what is not its own."""
+"""A run folder is made, recorded, gone on with and found again, and never takes away what is not its own."""
 
 import json
 from pathlib import Path
@@ -53,13 +53,13 @@ def test_a_folder_that_is_no_run_is_in_the_way(tmp_path: Path, overwrite: bool) 
 
 
 def test_a_run_is_in_the_way_until_it_may_be_overwritten(folder: RunFolder) -> None:
-    with pytest.raises(RunError, match="--overwrite"):
+    with pytest.raises(RunError, match="--resume or --overwrite"):
         folder.guard(overwrite=False)
     folder.guard(overwrite=True)
 
 
 def test_creating_removes_the_older_runs_files_and_no_others(folder: RunFolder, config: TrainConfig) -> None:
-    own = (folder.checkpoint, folder.best, folder.judge, folder.metrics, folder.samples / "0000001.png")
+    own = (folder.checkpoint, folder.best, folder.last_good, folder.judge, folder.metrics, folder.samples / "real.png")
     others = (folder.path / "notes.txt", folder.samples / "paper.svg")
     for path in (*own, *others):
         path.write_text("older")
@@ -80,6 +80,44 @@ def test_records_are_lines_of_json(folder: RunFolder) -> None:
     folder.record(step=100)
     records = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     assert records == [{"step": 50, "losses": {"generator": 0.5}}, {"step": 100}]
+
+
+def test_going_on_takes_back_what_came_after_the_step(folder: RunFolder, config: TrainConfig) -> None:
+    kept = ['{"init_from": "other", "taken": 5}', '{"step": 50, "losses": {}}', '{"step": 50, "alarm": "recall"}']
+    gone = ['{"step": 51, "losses": {}}', '{"finished": true, "step": 50}', "[1]", '{"step": 50, "los']
+    folder.metrics.write_text("\n".join(kept + gone))
+    (folder.samples / "0000050.png").write_text("a picture")
+    folder.checkpoint.write_text("weights")
+    folder.reopen(config.model_copy(update={"seconds": 9.0}), 50)
+    assert folder.metrics.read_text().splitlines() == kept
+    folder.record(step=51)
+    assert folder.metrics.read_text().splitlines() == [*kept, '{"step": 51}']
+    assert (folder.samples / "0000050.png").exists()
+    assert folder.checkpoint.exists()
+    settings = folder.settings()
+    assert settings is not None
+    assert settings.seconds == 9
+
+
+def test_going_on_without_records_begins_them(folder: RunFolder, config: TrainConfig) -> None:
+    folder.samples.rmdir()
+    folder.reopen(config, 50)
+    assert folder.samples.is_dir()
+    assert folder.metrics.read_text() == ""
+
+
+def test_the_settings_of_a_run_are_those_that_it_was_made_with(
+    folder: RunFolder, config: TrainConfig, tmp_path: Path
+) -> None:
+    assert folder.settings() == config
+    assert RunFolder(tmp_path / "nowhere").settings() is None
+
+
+@pytest.mark.parametrize("text", ["model: [", "model: gnu\n", "- 1\n", "bacth: 3\n", "\0"])
+def test_settings_that_cannot_be_read_are_refused(folder: RunFolder, text: str) -> None:
+    folder.config.write_text(text)
+    with pytest.raises(RunError, match=r"config\.yaml is damaged.*--overwrite"):
+        folder.settings()
 
 
 @pytest.mark.parametrize(
