@@ -10,15 +10,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from training.errors import ConfigError, LimnerError
+from training.precedence import assignments, given_settings, over, resolve, validated
 
 if TYPE_CHECKING:
     from export.bundle import Bundle
@@ -38,8 +39,6 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 DEMO_RUN, DEMO_NAME, DEMO_SECONDS = Path("runs/demo"), "digits", 60.0
 DEMO_COLUMNS, DEMO_SCALE, DEMO_SEED = 12, 2, 0
 DEMO_PORTS = 100  # tried from the first on, until one is free
-
-Schema = TypeVar("Schema", bound=BaseModel)
 
 
 def main() -> None:
@@ -67,65 +66,6 @@ def _complain(text: str, exit_code: int = 1) -> NoReturn:
 def _say(text: str) -> None:
     """A line for the user, with no markup in it: names and paths may hold brackets."""
     out.print(text, markup=False)
-
-
-def resolve(schema: type[Schema], flags: dict[str, Any], prefix: str, file: Path | None = None) -> Schema:
-    """Flag > environment > config file > default, written once, validated once. Raises ConfigError."""
-    return _validated(schema, _given(schema, flags, prefix, file))
-
-
-def _given(schema: type[BaseModel], flags: dict[str, Any], prefix: str, file: Path | None) -> dict[str, Any]:
-    """What was asked for, the stronger source over the weaker, without the defaults."""
-    import yaml
-    from pydantic_settings import EnvSettingsSource
-
-    layers: list[dict[str, Any]] = []
-    if file is not None:
-        try:
-            loaded = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ConfigError(f"cannot read {file} ({error})", "Give a YAML file: --config run.yaml.") from error
-        if not isinstance(loaded, dict):
-            raise ConfigError(f"{file} is no mapping of settings", "Write lines such as seconds: 60.")
-        layers.append({str(name): value for name, value in loaded.items()})
-    layers.append(EnvSettingsSource(schema, env_prefix=prefix)())  # type: ignore[arg-type]  # reads fields only
-    layers.append({name: value for name, value in flags.items() if value is not None})
-    values: dict[str, Any] = {}
-    for layer in layers:
-        values = _over(schema, values, layer)
-    return values
-
-
-def _over(schema: type[BaseModel], under: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """One layer over another; of settings that exclude each other the upper layer's stands alone."""
-    exclusive = set(getattr(schema, "exclusive", ()))
-    if exclusive & values.keys():
-        under = {name: value for name, value in under.items() if name not in exclusive}
-    return under | values
-
-
-def _validated(schema: type[Schema], values: dict[str, Any]) -> Schema:
-    try:
-        return schema.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else ""
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            raise ConfigError(f"there is no setting '{name}'", _nearest(schema, name, "") or "See --help.") from error
-        shown = f" ({name}={first['input']})" if name else ""
-        raise ConfigError(f"{message}{shown}", _nearest(schema, name, str(first["input"])) or "See --help.") from error
-
-
-def _nearest(schema: type[BaseModel], name: str, value: str) -> str:
-    """Did you mean: the nearest setting to an unknown one, or the nearest of a setting's own words."""
-    from difflib import get_close_matches
-    from typing import get_args
-
-    field = schema.model_fields.get(name)
-    words = [word for word in get_args(field.annotation) if isinstance(word, str)] if field else schema.model_fields
-    near = get_close_matches(value if field else name, words, 1)
-    return f"Did you mean {near[0]}?" if near else ""
 
 
 def _version(asked: bool) -> None:
@@ -197,8 +137,8 @@ def train(
     flags = {"model": model, "data": data, "out": out_, "recipe": recipe, "size": size, "limit": limit}
     flags |= {"epochs": epochs, "seconds": seconds, "patience": patience, "seed": seed, "device": device}
     flags = {name: value for name, value in (flags | {"init_from": init_from}).items() if value is not None}
-    given = _given(TrainConfig, _over(TrainConfig, _assignments(set_), flags), "LIMNER_TRAIN_", config)
-    settings = _validated(TrainConfig, given)
+    given = given_settings(TrainConfig, over(TrainConfig, assignments(set_), flags), "LIMNER_TRAIN_", config)
+    settings = validated(TrainConfig, given)
     stored = RunFolder(settings.out).settings() if resume else None
     if stored is not None:
         stored = stored.model_copy(update={"out": settings.out})  # it may have been moved
@@ -214,28 +154,12 @@ def train(
     _train(settings, overwrite, resume=stored is not None, tensorboard=tensorboard)
 
 
-def _assignments(texts: list[str] | None) -> dict[str, Any]:
-    """NAME=VALUE, the value as YAML has it."""
-    import yaml
-
-    values: dict[str, Any] = {}
-    for text in texts or []:
-        name, equals, value = text.partition("=")
-        try:
-            values[name.strip().replace("-", "_")] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            equals = ""
-        if not equals or not name.strip():
-            raise ConfigError(f"--set {text} is no NAME=VALUE", "Write --set batch=64.")
-    return values
-
-
 def _resumed(stored: "TrainConfig", given: dict[str, Any], override: bool) -> "TrainConfig":
     """The settings of the run that is there, and what was given over them. Raises ConfigError where that differs."""
     from training.config import TrainConfig
 
     base = {name: value for name, value in stored.model_dump().items() if value is not None}
-    settings = _validated(TrainConfig, _over(TrainConfig, base, given))
+    settings = validated(TrainConfig, over(TrainConfig, base, given))
     changed = {
         name: f"{name} {getattr(stored, name)}, not {value}"
         for name, value in settings.model_dump().items()

@@ -13,12 +13,8 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from pydantic import BaseModel
 
 import limner
-from server.settings import Settings
-from training.config import TrainConfig
-from training.errors import ConfigError
 
 COMMANDS = ("train", "export", "inspect", "serve", "generate", "demo")
 
@@ -185,46 +181,6 @@ def test_a_run_is_not_overwritten_unasked_and_bad_data_never_costs_it(home: Path
 
 
 # settings
-
-
-class Sample(BaseModel):
-    colour: str = "default"
-    number: int = 1
-
-
-def test_precedence_is_flag_then_environment_then_file_then_default(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "sample.yaml"
-    assert limner.resolve(Sample, {"colour": None}, "LIMNER_TRY_").colour == "default"
-    file.write_text("colour: file\nnumber: 2\n")
-    assert limner.resolve(Sample, {}, "LIMNER_TRY_", file) == Sample(colour="file", number=2)
-    monkeypatch.setenv("LIMNER_TRY_COLOUR", "environment")
-    assert limner.resolve(Sample, {}, "LIMNER_TRY_", file) == Sample(colour="environment", number=2)
-    assert limner.resolve(Sample, {"colour": "flag"}, "LIMNER_TRY_", file) == Sample(colour="flag", number=2)
-    monkeypatch.setenv("LIMNER_TRY_NUMBER", "many")
-    with pytest.raises(ConfigError, match="number=many"):
-        limner.resolve(Sample, {}, "LIMNER_TRY_")
-
-
-def test_a_source_that_gives_one_budget_takes_back_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIMNER_TRY_SECONDS", "5")
-    assert limner.resolve(TrainConfig, {"epochs": 3}, "LIMNER_TRY_").seconds is None
-    assert limner.resolve(TrainConfig, {"seed": 3}, "LIMNER_TRY_").seconds == 5
-
-
-@pytest.mark.parametrize(
-    ("given", "complaint"),
-    [
-        ({"name": "数字"}, "name"),
-        ({"name": "two words"}, "name"),
-        ({"queue_images": 4}, "queue_images"),
-        ({"engine_threads": 0}, "engine_threads"),
-    ],
-)
-def test_settings_that_could_not_serve_are_refused_at_once(given: dict[str, object], complaint: str) -> None:
-    with pytest.raises(ConfigError, match=complaint):
-        limner.resolve(Settings, given, "LIMNER_TRY_")
 
 
 def test_dry_run_prints_the_resolved_settings_as_yaml(home: Path) -> None:
