@@ -45,11 +45,11 @@ class Evaluation:
     """
 
     def __init__(self, judge: Judge, spec: ModelSpec, dataset: Dataset, split: str, samples: int, seed: int) -> None:
-        part: Images = dataset.val if split == "val" else dataset.test
-        if split == "all" or len(part) < FEWEST:
-            split, part = "all", _all(dataset)
+        parts = [dataset.val if split == "val" else dataset.test]
+        if split == "all" or len(parts[0]) < FEWEST:
+            split, parts = "all", [dataset.train, dataset.val, dataset.test]
         self._judge, self._spec, self._dataset, self._seed = judge, spec, dataset, seed
-        self._reference = part.take(permutation(len(part))[:MOST])  # a split may lie sorted by class
+        self._reference = _some(parts)
         self._known = self._reference.labels if spec.classes else None
         self._samples = max(min(samples, MOST), 2 * spec.classes)  # a variance needs two of each class
         self.protocol = {
@@ -110,9 +110,14 @@ def closing(
     return figures | {"floor": evaluation.floor, "protocol": evaluation.protocol}
 
 
-def _all(dataset: Dataset) -> Images:
-    parts = (dataset.train, dataset.val, dataset.test)
-    whole = np.concatenate([part.images for part in parts])
-    if dataset.train.labels is None:
-        return Images(whole, None)
-    return Images(whole, np.concatenate([part.labels for part in parts if part.labels is not None]))
+def _some(parts: list[Images]) -> Images:
+    """At most MOST images of several parts; permuted, because a split may lie sorted by class."""
+    rows = permutation(sum(map(len, parts)))[:MOST]
+    start, taken = 0, []
+    for part in parts:
+        taken.append(part.take(rows[(start <= rows) & (rows < start + len(part))] - start))
+        start += len(part)
+    images = np.concatenate([part.images for part in taken])
+    labels = [part.labels for part in taken if part.labels is not None]
+    whole = Images(images, np.concatenate(labels) if labels else None)
+    return whole if len(parts) == 1 else whole.take(permutation(len(whole)))  # of each part among the first 5,000
