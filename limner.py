@@ -134,6 +134,8 @@ def train(
 
     if resume and overwrite:
         raise ConfigError("--resume keeps the run that --overwrite replaces", "Give one of them.")
+    if override and not resume:
+        raise ConfigError("--override changes the settings of a run that goes on", "Add --resume, or leave it out.")
     flags = {"model": model, "data": data, "out": out_, "recipe": recipe, "size": size, "limit": limit}
     flags |= {"epochs": epochs, "seconds": seconds, "patience": patience, "seed": seed, "device": device}
     flags = {name: value for name, value in (flags | {"init_from": init_from}).items() if value is not None}
@@ -186,6 +188,9 @@ def _train(config: "TrainConfig", overwrite: bool, resume: bool = False, tensorb
         from training import data, loop
         from training.progress import Board, Observers, TrainingProgress
 
+    loop.check(config, going_on=resume and RunFolder(config.out).checkpoint.is_file())
+    with _needs("tensorboard"):
+        observers = [Board(RunFolder(config.out).board)] if tensorboard else []
     with TrainingProgress(err, f"training {config.model}") as progress:
         with _needs("train"):
             dataset = data.load(config.data, config.size, config.limit, progress.data)
@@ -194,8 +199,6 @@ def _train(config: "TrainConfig", overwrite: bool, resume: bool = False, tensorb
         _say(f"{dataset.name}: {count} images of {dataset.size}x{dataset.size}x{dataset.channels}, {classes}")
         if dataset.note:
             progress.note(dataset.note)
-        with _needs("tensorboard"):
-            observers = [Board(RunFolder(config.out).board)] if tensorboard else []
         closing = loop.train(config, dataset, Observers(progress, *observers), resume=resume)
     early = f", stopped early at step {closing['step']:,}" if closing["stopped_early"] else ""
     _say(f"trained {closing['images']:,} images in {closing['seconds']:.0f} s{early}: {config.out}")

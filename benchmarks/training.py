@@ -2,8 +2,9 @@
 
 Every case is trained by `training.loop` in a process of its own on one thread, for so many CPU seconds of the training
 loop (the judge and the evaluations do not count), and judged on 10,000 pictures: against the full test set of
-Fashion-MNIST (Debian's dataset-fashion-mnist), against all images of the other sets. FIDs are *domain* FIDs: distances
-in the features of a small classifier trained on the same data (training/judge.py), not comparable with Inception's.
+Fashion-MNIST (Debian's dataset-fashion-mnist), against all images of the other sets (at most 10,000). FIDs are *domain*
+FIDs: distances in the features of a small classifier trained on the same data (training/judge.py), not comparable with
+Inception's.
 """
 
 import argparse
@@ -27,8 +28,7 @@ from rich.progress import Progress
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder, in which `training` is this file
 RESULTS = Path(__file__).parent / "results"
 SAMPLES = 10_000
-QUICK_MARGIN = 1.25  # of a limit: what one seed may be above it (seeds spread, see the table)
-PICTURED = ("photo-patches", "folder")
+QUICK_MARGIN = 1.25  # of a limit: what the one seed of --quick may be above it
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ ASKED: dict[tuple[str, str, int], dict[str, float]] = {
     ("fashion-mnist", "vae", 60): {"fid": 58, "over_reconstructions": 8},
     ("mnist-5k", "cgan", 80): {"fid": 16, "agreement": 0.97, "recall": 0.70},
     ("photo-patches", "cgan", 240): {"recall": 0.5},
+    ("folder", "cgan", 240): {"recall": 0.5},
 }
 AT_MOST = ("fid", "over_reconstructions", "class_histogram_distance")
 
@@ -102,9 +103,8 @@ def run_case(case: Case, picture: Path) -> dict[str, Any]:
     from training.evaluation import Evaluation
     from training.judge import default_cache, judge_for
     from training.loop import spec_for, train
-    from training.prior import Prior
     from training.run import RunFolder
-    from training.sampling import load_generator
+    from training.sampling import load_generator, load_weights, stored_prior
 
     torch.set_num_threads(1)
     dataset = load(case.data)
@@ -115,15 +115,16 @@ def run_case(case: Case, picture: Path) -> dict[str, Any]:
         closing = train(config, dataset, clock=time.process_time)
         generator, spec, state = load_generator(out.best)
         last = checkpoint.load(out.checkpoint)
-        if case.data in PICTURED or Path(case.data).is_dir():
+        if case.data == "photo-patches" or Path(case.data).is_dir():
             _side_by_side(out, picture)
-    prior = None if state["prior"] is None else Prior.from_state({k: v.numpy() for k, v in state["prior"].items()})
+    prior = stored_prior(state)
     judge = judge_for(dataset, default_cache())
     split = "test" if case.data == "fashion-mnist" else "all"
     evaluation = Evaluation(judge, spec_for(config, dataset), dataset, split, SAMPLES, seed=1)
     figures = evaluation(generator, prior)
-    if prior is not None:
-        figures["over_reconstructions"] = figures["fid"] - _reconstructed(config, spec, dataset, evaluation, last)
+    if prior is not None:  # of the last weights, whose encoder is there
+        ended = evaluation(load_weights(spec, last["ema"]), stored_prior(last))["fid"]
+        figures["over_reconstructions"] = ended - _reconstructed(config, spec, dataset, evaluation, last)
     counts = {name: closing[name] for name in ("step", "images", "skipped")}
     return asdict(case) | counts | {"figures": figures, "floor": evaluation.floor, "protocol": evaluation.protocol}
 
@@ -196,8 +197,8 @@ def _shown(figures: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
 
 
-def report(rows: list[dict[str, Any]], quick: bool) -> str:
-    """The table, with what was asked beside what was reached, worst seed of each group first judged."""
+def report(rows: list[dict[str, Any]], quick: bool, jobs: int) -> str:
+    """The table, with what was asked beside what the worst seed reached."""
     import torch
 
     groups: dict[tuple[str, str, str, int], list[dict[str, Any]]] = {}
@@ -208,16 +209,18 @@ def report(rows: list[dict[str, Any]], quick: bool) -> str:
         "# Training: picture quality per CPU second",
         "",
         f"`python benchmarks/training.py{' --quick' if quick else ''}` on {_machine()}, Python "
-        f"{platform.python_version()}, torch {torch.__version__}, one thread a training. Domain FID, 10,000 samples "
-        "(recall and precision: 5,000, k = 5); mean of the seeds (lowest to highest). The floor is that of as many "
-        "real training images, at most all.",
+        f"{platform.python_version()}, torch {torch.__version__}, one thread a training, {jobs} at once. "
+        "Domain FID, 10,000 samples (recall and precision: 5,000, k = 5); mean of the seeds (lowest to highest). The "
+        "floor is that of 10,000 real training images against the test set; where all images are the reference, of one "
+        "half of them against the other. What was asked is held against the worst seed.",
         "",
         "| data | model | recipe | CPU-s | images | FID | floor | recall | precision | variance within classes | "
         "agreement | class histogram | over own reconstructions | asked |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (data, model, recipe, seconds), found in sorted(groups.items()):
-        asked = ASKED.get((data, model, seconds), {}) if recipe == "default" else {}
+        key = "folder" if "/" in found[0]["data"] else data
+        asked = ASKED.get((key, model, seconds), {}) if recipe == "default" else {}
         cells = [_cell(found, name) for name in ("fid",)] + [f"{found[0]['floor']['fid']:.2f}"]
         names = ("recall", "precision", "within_class_variance_ratio", "agreement", "class_histogram_distance")
         cells += [_cell(found, name) for name in (*names, "over_reconstructions")]
@@ -238,15 +241,14 @@ def _cell(found: list[dict[str, Any]], name: str) -> str:
 
 
 def _verdict(found: list[dict[str, Any]], asked: dict[str, float], quick: bool) -> str:
-    """What was asked, and whether the mean of the seeds reaches it; a single quick seed may miss by QUICK_MARGIN."""
+    """What was asked, and whether the worst seed reaches it; the one seed of --quick may miss by QUICK_MARGIN."""
     margin = QUICK_MARGIN if quick else 1.0
     said = []
     for name, limit in asked.items():
-        value = mean(row["figures"][name] for row in found)
-        reached = value <= limit * margin if name in AT_MOST else value >= limit / margin
-        said.append(
-            f"{name.replace('_', ' ')} {'≤' if name in AT_MOST else '≥'} {limit:g} {'yes' if reached else 'NO'}"
-        )
+        values = [row["figures"][name] for row in found]
+        reached = max(values) <= limit * margin if name in AT_MOST else min(values) >= limit / margin
+        words = ("yes" if margin == 1 else f"yes (within {margin - 1:.0%})") if reached else "NO"
+        said.append(f"{name.replace('_', ' ')} {'≤' if name in AT_MOST else '≥'} {limit:g}: {words}")
     return ", ".join(said)
 
 
@@ -302,7 +304,7 @@ def main() -> None:
     for row in _all(cases(arguments.quick, arguments.folder), arguments.jobs):
         rows.append(row)  # written one by one: what was measured is not lost with a later case
         stem.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    text = report(rows, arguments.quick)
+    text = report(rows, arguments.quick, arguments.jobs)
     stem.with_suffix(".md").write_text(text, encoding="utf-8")
     if not arguments.quick:
         plot(rows, stem.with_suffix(".png"))

@@ -204,7 +204,7 @@ def test_too_little_memory_is_one_line_after_the_progress(train: Train, monkeypa
     monkeypatch.setattr(objectives.Adversarial, "step", fail)
     said = train("--config", "small.yaml", "--out", "run")
     assert (said.code, said.err.splitlines()[-1]) == (
-        1, "error: out of memory with 16 images a step. Try --set batch=8.",
+        1, "error: out of memory with 16 images a step. Try --set batch=8 with --overwrite.",
     )  # fmt: skip
 
 

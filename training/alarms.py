@@ -22,8 +22,8 @@ def alarms(figures: Mapping[str, float | None]) -> list[Alarm]:
     """The alarms that `figures` give cause for; a figure that a model does not have is left out or None.
 
     within_class_variance_ratio, class_histogram_distance, recall: of an evaluation. told_apart: share of real images
-    whose logit is above that of the generated image beside them, mean over the last steps. active_units: share of
-    latents whose posterior mean varies over the images (Burda et al. 2016).
+    whose logit is above that of the generated image beside them, over the last steps of an adversarial kind.
+    active_units: share of latents whose posterior mean varies over the images (Burda et al. 2016).
     """
     rows: list[tuple[str, bool, str, str]] = []
 
@@ -51,7 +51,8 @@ def alarms(figures: Mapping[str, float | None]) -> list[Alarm]:
     check(
         "told_apart", "discriminator-wins", None, 0.995,
         "The discriminator tells {:.1%} of the pairs apart, so the generator learns little from it",
-        "Usual mend: --set augment=true on a small set, more dropout, --set r1=1, or a lower discriminator_rate.",
+        "Usual mend: --set augment=true on a small set, more dropout, --set r1=1 --set normalization=none, or a lower "
+        "discriminator_rate.",
     )  # fmt: skip
     check(
         "told_apart", "discriminator-blind", 0.55, None,

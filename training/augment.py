@@ -1,4 +1,4 @@
-"""Images in, the same images shifted, cut out and relit, differentiably (DiffAugment, Zhao et al. 2020).
+"""Images in, the same images shifted, cut out and relit, differentiably (after DiffAugment, Zhao et al. 2020).
 
 A discriminator that sees real and generated images only so altered cannot learn a small set by heart; and since the
 change lets gradients through, the generator still learns to make unaltered ones.

@@ -14,12 +14,12 @@ SIZES = (28, 32, 64)
 
 RECIPES: dict[Recipe, dict[str, Any]] = {
     "default": {},  # the winner of benchmarks/training.py
-    # Radford et al. 2016: the textbook, with constant rates and the weights themselves instead of their average
+    # the textbook after Radford et al. 2016: constant rates, dropout, the weights themselves instead of their average
     "dcgan": {
         "generator_rate": 2e-4, "discriminator_rate": 2e-4, "beta1": 0.5, "batch": 64, "dropout": 0.3,
         "decay_from": 1.0, "ema_decay": 0.0,
     },
-    # Miyato et al. 2018 with the rates and betas of Zhang et al. 2019
+    # Miyato et al. 2018, with the betas of Zhang et al. 2019 and four times their rates
     "sn-hinge": {
         "loss": "hinge", "spectral_norm": True, "normalization": "none", "dropout": 0.0, "batch": 64,
         "generator_rate": 4e-4, "discriminator_rate": 1.6e-3, "beta1": 0.0, "beta2": 0.9,
@@ -41,8 +41,7 @@ BY_KIND: dict[Kind, dict[str, int]] = {
 class TrainConfig(BaseModel):
     """Everything that decides a run. Written, resolved, to the run's `config.yaml`.
 
-    The defaults make a CGAN of MNIST-5k in a minute on two cores (label agreement .99, within-class variance .9 of
-    real).
+    What the defaults reach, and what they were held against, is in docs/training.md.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -50,7 +49,9 @@ class TrainConfig(BaseModel):
     model: Kind = Field(default="cgan", description="gan, cgan, vae or cvae")
     recipe: Recipe = Field(default="default", description="settings that belong together; any of them can be given")
     data: str = Field(default="mnist-5k", min_length=1, description="a named set, hf:OWNER/NAME or a folder")
-    limit: int | None = Field(default=None, ge=1, description="use at most so many images of the set")
+    limit: int | None = Field(
+        default=None, ge=1, description="use at most so many images: of train and of test each, where a set has both"
+    )
     out: Path = Field(default=Path("runs/model"), description="the run folder")
     size: Literal[28, 32, 64] | None = Field(default=None, description="pixels; default: the set's own, 32 for folders")
     epochs: float | None = Field(default=None, gt=0, le=1e6, description="passes over the training images")
@@ -89,7 +90,11 @@ class TrainConfig(BaseModel):
     loss: Literal["logistic", "hinge", "relativistic"] = Field(
         default="logistic", description="of the adversarial game (training/losses.py)"
     )
-    r1: float = Field(default=0.0, ge=0, description="weight of the squared slope of D at real images")
+    r1: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the squared slope of D at real images; meant for normalization=none",
+    )
     r2: float = Field(default=0.0, ge=0, description="the same at generated images")
     likelihood: Literal["laplace", "gaussian", "bernoulli"] = Field(
         default="gaussian",

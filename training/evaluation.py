@@ -50,8 +50,8 @@ class Evaluation:
             split, parts = "all", [dataset.train, dataset.val, dataset.test]
         self._judge, self._spec, self._dataset, self._seed = judge, spec, dataset, seed
         self._reference = _some(parts)
-        self._known = self._reference.labels if spec.classes else None
-        self._samples = max(min(samples, MOST), 2 * spec.classes)  # a variance needs two of each class
+        self._known = self._known_of(self._reference)
+        self._samples = max(min(samples, MOST), 2 * spec.classes)  # a variance needs two of a class
         self.protocol = {
             "samples": self._samples,
             "reference": len(self._reference),
@@ -65,23 +65,34 @@ class Evaluation:
 
     @cached_property
     def floor(self) -> dict[str, float]:
-        """The figures of as many real training images (at most all): what a perfect generator would reach."""
-        train = self._dataset.train.take(np.arange(min(self._samples, len(self._dataset.train))))
-        return self._figures(Sight.of(self._judge, train.images, train.labels if self._spec.classes else None))
+        """The figures of as many real training images (at most all): what a perfect generator would reach.
+
+        Where the reference is `all` images, those of one half of it against the other: no image is on both sides.
+        """
+        if self.protocol["split"] == "all":
+            middle = len(self._reference) // 2
+            halves = (self._reference.take(slice(None, middle)), self._reference.take(slice(middle, None)))
+            first, second = (Sight.of(self._judge, half.images, self._known_of(half)) for half in halves)
+            return self._figures(first, second)
+        train = self._dataset.train.take(slice(None, self._samples))
+        return self._figures(Sight.of(self._judge, train.images, self._known_of(train)), self._real)
+
+    def _known_of(self, images: Images) -> np.ndarray | None:
+        """The labels that count: those of a conditional model's images."""
+        return images.labels if self._spec.classes else None
 
     def __call__(self, generator: Generator, prior: Prior | None = None) -> dict[str, float]:
         """Figures of a generator in eval mode. Raises nothing that depends on how bad its pictures are."""
         label = None if self._known is None else np.resize(self._known, self._samples)
         noise = torch.Generator().manual_seed(self._seed)
         z = latents(self._samples, self._spec, prior, label, noise)
-        return self._figures(Sight.of(self._judge, sample(generator, z, label), label))
+        return self._figures(Sight.of(self._judge, sample(generator, z, label), label), self._real)
 
     def pictures(self, images: np.ndarray, labels: np.ndarray | None) -> dict[str, float]:
         """The same figures of pictures from elsewhere, such as reconstructions: uint8 [N, H, W, C]."""
-        return self._figures(Sight.of(self._judge, images, labels))
+        return self._figures(Sight.of(self._judge, images, labels), self._real)
 
-    def _figures(self, seen: Sight) -> dict[str, float]:
-        real = self._real
+    def _figures(self, seen: Sight, real: Sight) -> dict[str, float]:
         figures = {"fid": metrics.fid(seen.features, real.features)}
         if min(len(seen.features), len(real.features)) > metrics.NEIGHBOURS:
             near = metrics.precision_recall(seen.features[:NEIGHBOURHOOD], real.features[:NEIGHBOURHOOD])

@@ -90,7 +90,7 @@ def judge_for(dataset: Dataset, cache: Path, observe: Observe = lambda fraction:
 
 
 def _lessons(train: Images) -> Images:
-    first = train.take(np.arange(LESSONS)) if len(train) > LESSONS else train
+    first = train.take(slice(None, LESSONS))
     if first.labels is not None:
         return first
     turned = np.stack([np.rot90(image, number % TURNS) for number, image in enumerate(first.images)])

@@ -17,6 +17,7 @@ from training.sampler import Sampler, is_balanced
 
 POSTERIORS = 10_000  # training images behind a fitted prior
 ACTIVE = 0.01  # variance of a latent's posterior mean over images from which on it says something (Burda et al. 2016)
+BY_CLASS = ("embedding.", "projection.")  # weights that mean one class each
 
 State = dict[str, Any]
 
@@ -49,23 +50,16 @@ class Learner:
     def take(self, fraction: float, factor: float) -> Step:
         """The next step, at that share of the budget, with the rates times `factor`.
 
-        Raises NonFinite, with all weights but those of a discriminator that went first as they were; RunError where
-        memory runs out.
+        Raises NonFinite, with all weights but those of a discriminator that went first as they were.
         """
         fall = 1 - self._config.decay_from
         share = min(1.0, (1 - fraction) / fall) if fall else 1.0
         for name, optimizer in self.objective.optimizers.items():
             optimizer.param_groups[0]["lr"] = self._options[name]["lr"] * share * factor
         rows = next(self._sampler)
-        try:
-            image = to_unit(self._images[rows]).to(self._device)
-            label = None if self._labels is None else self._labels[rows].to(self._device)
-            step = self.objective.step(image, label, fraction)
-        except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
-                raise
-            less = max(2, len(rows) // 2)
-            raise RunError(f"out of memory with {len(rows)} images a step", f"Try --set batch={less}.") from error
+        image = to_unit(self._images[rows].to(self._device))
+        label = None if self._labels is None else self._labels[rows].to(self._device)
+        step = self.objective.step(image, label, fraction)
         self._follow()
         return step
 
@@ -124,10 +118,21 @@ class Learner:
         try:
             networks = dict(state.get("networks") or {})
             networks["generator"] = state.get("ema") or {}  # the averaged weights: those of its pictures
+            others = list(state["spec"]["class_names"]) != list(self._spec.class_names)
             for name, network in self.objective.networks.items():
-                fits, unfit = checkpoint.transfer(network, networks.get(name, {}))
-                taken, left = taken + fits, left + [f"{name}.{reason}" for reason in unfit]
-        except (AttributeError, TypeError, ValueError) as error:  # another program's file may have anything there
+                weights = {
+                    key: weight
+                    for key, weight in networks.get(name, {}).items()
+                    if not (others and key.startswith(BY_CLASS))  # digits are no clothes, though both are ten
+                }
+                fits, unfit = checkpoint.transfer(network, weights)
+                taken, left = taken + fits, left + [f"{name}.{_reason(reason, others)}" for reason in unfit]
+        except (
+            AttributeError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ) as error:  # of another program
             raise RunError(f"{source} is no limner checkpoint", "Leave out --init-from.") from error
         if not taken:
             raise RunError(f"nothing in {source} fits this model", "Leave out --init-from.")
@@ -156,7 +161,7 @@ class Learner:
         return None if posterior is None else float((posterior.mean.var(0) > ACTIVE).mean())
 
     def _posterior(self, images: Images) -> Posterior | None:
-        first = images.take(np.arange(min(POSTERIORS, len(images))))
+        first = images.take(slice(None, POSTERIORS))
         return self.objective.posterior(first.images, first.labels if self._config.conditional else None)
 
 
@@ -168,6 +173,6 @@ def _balance(config: TrainConfig, dataset: Dataset) -> np.ndarray | None:
     return labels if wanted else None
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    """torch says so by type on CUDA and in words on a CPU."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _reason(unfit: str, others: bool) -> str:
+    key = unfit.partition(" ")[0]
+    return f"{key} (of other classes)" if others and key.startswith(BY_CLASS) else unfit

@@ -25,11 +25,12 @@ from training.objectives import NonFinite
 from training.observer import Observer, Progress
 from training.prior import Prior
 from training.run import RunFolder
-from training.sampling import Grid
+from training.sampling import Grid, stored_prior
 
 RECORD_EVERY = 50  # steps between two lines of metrics.jsonl
 MILESTONES = 10  # over a run, where `evaluate_every` does not say otherwise: evaluation, grid, checkpoint
 SAVE_SECONDS = 300.0  # between two checkpoints at most, so that a machine that dies costs minutes
+MEMORY = 50  # steps whose pairs an alarm on the discriminator goes by
 SAMPLES = 1_000  # pictures of an evaluation on the way; the closing one takes more
 
 
@@ -49,26 +50,41 @@ def train(
     run is touched: DataError, ConfigError. Raises Interrupted after SIGINT or SIGTERM, with the checkpoint saved;
     RunError where steps stay infinite after three roll-backs, where memory runs out, or where a run cannot go on.
     """
-    device = _device(config)
+    folder = RunFolder(config.out)
+    going_on = resume and folder.checkpoint.is_file()
+    device, start = check(config, going_on)
     spec = spec_for(config, dataset)
     _keep_memory()
     listener = observer or Observer()
-    folder = RunFolder(config.out)
-    before = checkpoint.load(folder.checkpoint) if resume and folder.checkpoint.is_file() else None
-    start = checkpoint.load(_weights_of(config.init_from)) if config.init_from and before is None else None
-    judge = _judge(dataset, cache or default_cache(), listener)
-    training = Training(config, spec, dataset, judge, folder, listener, device, clock)
-    if before is not None:
-        training.resume(before)
-        folder.reopen(config, training.learner.step)
-    else:
-        taken, left = training.learner.begin_from(start) if start is not None else (0, [])
-        folder.create(config)
-        if taken:
-            training.began(taken, left)
-    checkpoint.save(folder.judge, {"weights": judge.state_dict(), "sha256": judge.sha256()})
-    with _signals() as stopped:
-        return training.run(stopped)
+    before = checkpoint.load(folder.checkpoint) if going_on else None
+    with _memory(config):
+        judge = _judge(dataset, cache or default_cache(), listener)
+        training = Training(config, spec, dataset, judge, folder, listener, device, clock)
+        if before is not None:
+            training.resume(before)
+            folder.reopen(config, training.learner.step)
+        else:
+            taken, left = training.learner.begin_from(start) if start is not None else (0, [])
+            folder.create(config)
+            if taken:
+                training.began(taken, left)
+        checkpoint.save(folder.judge, {"weights": judge.state_dict(), "sha256": judge.sha256()})
+        with _signals() as stopped:
+            return training.run(stopped)
+
+
+def check(config: TrainConfig, going_on: bool = False) -> tuple[torch.device, dict[str, Any] | None]:
+    """What can be refused before any image is read: the device, and the state that --init-from names, if it does.
+
+    A run that goes on needs its start no more. Raises ConfigError, RunError.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("no CUDA device answers", "Train with --device cpu, or install a CUDA build of torch.")
+    cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+    source = None if going_on else config.init_from
+    if source is not None and source.is_dir():
+        source = RunFolder(source).checkpoint  # which has all networks
+    return torch.device("cuda" if cuda else "cpu"), None if source is None else checkpoint.load(source)
 
 
 class Training:
@@ -90,6 +106,7 @@ class Training:
         self.learner = Learner(config, spec, dataset, device)
         self.guard = Guard(self.learner.objective.networks.values())
         self.evaluation = Evaluation(judge, spec, dataset, "val", SAMPLES, config.seed)
+        self._digest = digest(dataset.train)
         self.seconds = 0.0
         self.milestone = 0  # the last that was passed
         self.best: dict[str, Any] = {"fid": None, "step": 0, "waiting": 0}
@@ -99,6 +116,7 @@ class Training:
         self.prior: Prior | None = None  # as fitted at the last milestone
         self._sums: dict[str, dict[str, Tensor]] = {"losses": {}, "signals": {}}
         self._summed = 0
+        self._told_apart: list[Tensor] = []  # of the last MEMORY steps: one has too few pairs
 
     # the budget
 
@@ -125,7 +143,7 @@ class Training:
             "spec": self.spec.model_dump(mode="json"),
             "config": self.config.model_dump(mode="json"),
             "data": self.dataset.name,
-            "data_digest": digest(self.dataset.train),
+            "data_digest": self._digest,
             "seconds": self.seconds,
             "finished": finished,
             "quality": None,  # of a checkpoint on the way nothing final is known
@@ -136,6 +154,7 @@ class Training:
             "raised": self.raised,
             "sums": self._sums,
             "summed": self._summed,
+            "told_apart": self._told_apart,
             **self.learner.state_dict(),
         }
 
@@ -148,7 +167,7 @@ class Training:
         try:
             if state["schema"] != checkpoint.SCHEMA:
                 raise ValueError("another schema")
-            if state["data_digest"] != digest(self.dataset.train):
+            if state["data_digest"] != self._digest:
                 raise RunError(
                     f"the images of {self.dataset.name} are not those that {self.folder.path} began with",
                     f"Start another run with --init-from {self.folder.path}.",
@@ -162,14 +181,19 @@ class Training:
             self.guard.load_state_dict(state["guard"])
             self.seconds, self.milestone = state["seconds"], state["milestone"]
             self.best, self.raised = dict(state["best"]), list(state["raised"])
-            self.prior = _prior(state["prior"])
+            self.prior = stored_prior(state)
             sums = {
                 side: {name: total.to(self.device) for name, total in state["sums"][side].items()}
                 for side in self._sums
             }
             self._sums, self._summed = sums, state["summed"]
+            self._told_apart = [share.to(self.device) for share in state["told_apart"]]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            if _out_of_memory(error):
+                raise
             raise RunError(f"{path} is no checkpoint of this version", "Train again with --overwrite.") from error
+        if state["config"] | {"out": ""} != self.config.model_dump(mode="json") | {"out": ""}:
+            self.best["waiting"] = 0  # other settings are another chance
         if self.config.evaluate_every is None:
             self.milestone = min(self.milestone, int(self.fraction * MILESTONES))  # a longer budget moves them
 
@@ -201,8 +225,9 @@ class Training:
                 self.guard.keep(self.learner.state_dict)
                 if not milestone:  # an evaluation reports by itself
                     self.observer.progress(self._progress())
-            if milestone or self.learner.step == 1:
+            if milestone:
                 self.prior = self._fit_prior()
+            if milestone or self.learner.step == 1:
                 grid.draw(self.learner.average, self.prior, self.learner.step)
             if milestone:
                 self.milestone = self._passed()
@@ -211,6 +236,7 @@ class Training:
                 self._save()
                 saved = time.monotonic()
             if stopped.is_set():
+                self.prior = self._fit_prior()  # what is saved may be exported
                 self._save()
                 raise Interrupted(
                     f"stopped at step {self.learner.step}",
@@ -255,6 +281,8 @@ class Training:
 
     def _add(self, losses: dict[str, Tensor], signals: dict[str, Tensor]) -> None:
         self._summed += 1
+        if "told_apart" in signals:
+            self._told_apart = [*self._told_apart[1 - MEMORY :], signals["told_apart"]]
         for sums, figures in ((self._sums["losses"], losses), (self._sums["signals"], signals)):
             for name, figure in figures.items():
                 sums[name] = sums.get(name, torch.zeros_like(figure)) + figure
@@ -279,9 +307,8 @@ class Training:
     def _fit_prior(self) -> Prior | None:
         try:
             return self.learner.fit_prior()
-        except ValueError:
-            step = self.learner.step
-            self.observer.note(f"no prior can be fitted at step {step}: the encoder's latents are out of bounds")
+        except ValueError as error:  # the encoder's latents are out of bounds
+            self.observer.note(f"no prior can be fitted at step {self.learner.step}: {error}")
             return None
 
     def _evaluate(self) -> None:
@@ -302,7 +329,7 @@ class Training:
     def _alarms(self) -> tuple[Alarm, ...]:
         """Those that are new: one that stays on is raised once."""
         assert self.quality is not None
-        told_apart = self.means["signals"].get("told_apart")
+        told_apart = float(torch.stack(self._told_apart).mean()) if self._told_apart else None
         on = alarms({**self.quality, "told_apart": told_apart, "active_units": self.learner.active_units()})
         new = tuple(alarm for alarm in on if alarm.code not in self.raised)
         self.raised = [alarm.code for alarm in on]
@@ -315,7 +342,7 @@ class Training:
     def _exported(self, quality: dict[str, Any] | None) -> dict[str, Any]:
         """What best.pt keeps: the averaged generator and its prior, without what only training needs."""
         state = self._checkpoint(finished=quality is not None)
-        for name in ("networks", "optimizers", "sampler", "noise", "guard", "raised", "sums", "summed"):
+        for name in ("networks", "optimizers", "sampler", "noise", "guard", "raised", "sums", "summed", "told_apart"):
             del state[name]
         return state | {"quality": quality}
 
@@ -325,7 +352,7 @@ class Training:
         best = checkpoint.load(self.folder.best)
         generator = self.learner.average
         generator.load_state_dict(best["ema"])
-        quality = closing(self.judge, self.spec, self.dataset, self.config.seed, generator, _prior(best["prior"]))
+        quality = closing(self.judge, self.spec, self.dataset, self.config.seed, generator, stored_prior(best))
         checkpoint.save(self.folder.best, best | {"quality": quality, "finished": True})
         figures = {
             "step": self.learner.step,
@@ -376,41 +403,55 @@ def _judge(dataset: Dataset, cache: Path, observer: Observer) -> Judge:
         raise Interrupted("stopped before the training began", "Nothing was replaced.") from None
 
 
-def _weights_of(path: Path) -> Path:
-    """A run's checkpoint, which has all networks, or the file itself."""
-    return RunFolder(path).checkpoint if path.is_dir() else path
-
-
 def _tensors(prior: Prior) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array) for name, array in prior.state().items()}
-
-
-def _prior(tensors: dict[str, Tensor] | None) -> Prior | None:
-    return None if tensors is None else Prior.from_state({name: value.numpy() for name, value in tensors.items()})
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     return ", ".join(f"{name} {old.get(name)}, not {value}" for name, value in new.items() if old.get(name) != value)
 
 
-def _device(config: TrainConfig) -> torch.device:
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("no CUDA device answers", "Train with --device cpu, or install a CUDA build of torch.")
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(config.device)
+@contextmanager
+def _memory(config: TrainConfig) -> Iterator[None]:
+    """Where memory runs out: torch says so by type on CUDA and in words on a CPU. Raises RunError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        less = f"--set batch={config.batch // 2}" if config.batch > 3 else "a smaller --size or --set width"
+        raise RunError(f"out of memory with {config.batch} images a step", f"Try {less} with --overwrite.") from error
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    said = str(error).lower()
+    known = ("can't allocate memory", "out of memory", "alloc_failed")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in said for words in known)
 
 
 @contextmanager
 def _signals() -> Iterator[threading.Event]:
-    """While inside, SIGINT and SIGTERM set an event instead of tearing a step apart (main thread only)."""
+    """While inside, the first SIGINT or SIGTERM sets an event instead of tearing a step apart (main thread only).
+
+    A second one does not wait.
+    """
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped
         return
-    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def stop(*_: object) -> None:
+        stopped.set()
+        restore()
+
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield stopped
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()

@@ -4,7 +4,7 @@ Logits are float32 [N] (high = real), images float32 [N, C, H, W] in [-1, 1], al
 """
 
 from collections.abc import Callable
-from math import log, pi
+from math import pi
 from typing import Literal, NamedTuple
 
 import torch
@@ -94,5 +94,3 @@ LIKELIHOODS: dict[LikelihoodName, Callable[[Tensor, Tensor], Tensor]] = {
     "gaussian": gaussian_likelihood,
     "bernoulli": bernoulli_likelihood,
 }
-
-LOG_2 = log(2)  # what a logistic loss costs where nothing is told apart

@@ -67,7 +67,7 @@ def _reach(features: np.ndarray, k: int) -> np.ndarray:
 
 
 def _squared(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Squared distances [N, M] by one matrix product, in float64 so that the difference of large squares is exact."""
+    """Squared distances [N, M] by one matrix product, in float64 so that the difference of large squares is near."""
     one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
     apart = (one * one).sum(1)[:, None] + (other * other).sum(1) - 2 * one @ other.T
     return apart.clip(0)

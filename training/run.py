@@ -60,7 +60,7 @@ class RunFolder:
             self.samples.mkdir(exist_ok=True)
             lines = self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.is_file() else []
             kept = [line for line in lines if _step(line) <= step]
-            self.metrics.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            _replace(self.metrics, "".join(line + "\n" for line in kept))
         except OSError as error:
             raise RunError(f"cannot write {self.path} ({error.strerror})", "Check its permissions.") from error
 
@@ -74,7 +74,7 @@ class RunFolder:
             raise RunError(f"{self.config} is damaged", "Restore it, or train again with --overwrite.") from error
 
     def _write(self, config: TrainConfig) -> None:
-        self.config.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+        _replace(self.config, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
     def record(self, **figures: Any) -> None:
         """Append one line to metrics.jsonl."""
@@ -96,6 +96,13 @@ class RunFolder:
                 return path
         what = f"{self.path} holds no checkpoint" if self.path.is_dir() else f"no run at '{self.path}'"
         raise RunError(what, "Name a run folder, or train one: limner train --out RUN.")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Whole or not at all, also where the power goes."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 def _step(line: str) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Sampler:
-    """Every image once an epoch, in a new order each time; what does not fill a batch waits for the next epoch.
+    """Every image once an epoch at most, in a new order each time; what does not fill a batch is left out.
 
     With `labels` (int64 [count]) every class is drawn equally often instead: a class with few images shows each of them
     several times an epoch, one with many shows a part, and an epoch stays as long.

@@ -41,6 +41,11 @@ def load_weights(spec: ModelSpec, weights: dict[str, Tensor]) -> Generator:
     return generator.eval()
 
 
+def stored_prior(state: dict[str, Any]) -> Prior | None:
+    """The prior of a checkpoint; None where latents are N(0, I). Raises ValueError where it is damaged."""
+    return None if state["prior"] is None else Prior.from_state(state["prior"])
+
+
 def latents(
     count: int, spec: ModelSpec, prior: Prior | None, label: np.ndarray | None, noise: torch.Generator
 ) -> np.ndarray:
@@ -84,5 +89,5 @@ class Grid:
 
 def _real_rows(images: Images, rows: int, by_class: bool) -> list[np.ndarray]:
     if by_class and images.labels is not None:
-        return [images.images[images.labels == label][:COLUMNS] for label in range(rows)]
+        return [images.images[np.flatnonzero(images.labels == label)[:COLUMNS]] for label in range(rows)]
     return np.array_split(images.images[: rows * COLUMNS], rows)

@@ -455,7 +455,9 @@ def test_too_little_memory_is_one_line_with_a_batch_to_try(
 
     monkeypatch.setattr(Recorder, "step", fail)
     monkeypatch.setattr(learner, "objective_for", lambda spec, config, device: Recorder())
-    with pytest.raises(RunError, match=r"^out of memory with 16 images a step\. Try --set batch=8\.$") as caught:
+    with pytest.raises(
+        RunError, match=r"^out of memory with 16 images a step\. Try --set batch=8 with --overwrite\.$"
+    ) as caught:
         train(small(), synthetic(), cache=cache)
     assert caught.value.__cause__ is error
 

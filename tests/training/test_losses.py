@@ -11,13 +11,14 @@ from torch.distributions import Laplace, Normal, kl_divergence
 from training.losses import (
     ADVERSARIAL,
     LIKELIHOODS,
-    LOG_2,
     AdversarialName,
     LikelihoodName,
     bernoulli_likelihood,
     divergence,
     gradient_penalty,
 )
+
+LOG_2 = math.log(2)
 
 REAL = [2.0, -0.5, 0.0, 1.5]
 FAKE = [-1.0, 0.5, 3.0, -2.0]

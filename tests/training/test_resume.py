@@ -323,7 +323,7 @@ def test_best_weights_are_a_start_for_the_generator_alone(
 @pytest.mark.parametrize(
     ("kind", "classes", "settings", "left"),
     [
-        ("cgan", 2, {}, "generator.embedding.weight (3x32, not 2x32)"),
+        ("cgan", 2, {}, "generator.embedding.weight (of other classes)"),
         ("cgan", 3, {"latent": 9}, "generator.project.weight (784x40, not 784x41)"),
         ("gan", 3, {}, "generator.project.weight (784x40, not 784x8)"),
         ("cvae", 3, {}, "encoder.embedding.weight (missing, not 3x32)"),
@@ -355,7 +355,7 @@ def test_weights_that_do_not_fit_are_listed_with_their_reason(
         (lambda path: path.mkdir(), "no checkpoint.pt in"),
         (lambda path: None, "no start.pt in"),
         (lambda path: torch.save([1], path), "is no limner checkpoint"),
-        (lambda path: torch.save({"conv.weight": torch.zeros(2)}, path), "nothing in .* fits this model"),
+        (lambda path: torch.save({"conv.weight": torch.zeros(2)}, path), "is no limner checkpoint"),
         (lambda path: torch.save({"ema": 0.999, "networks": [1]}, path), "is no limner checkpoint"),
     ],
     ids=["a text", "an empty folder", "nothing", "a list", "another program's", "another program's words"],

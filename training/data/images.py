@@ -19,7 +19,8 @@ class Images:
     def __len__(self) -> int:
         return len(self.images)
 
-    def take(self, index: np.ndarray) -> "Images":
+    def take(self, index: np.ndarray | slice) -> "Images":
+        """Those rows: copies for row numbers, views for a slice."""
         return Images(self.images[index], None if self.labels is None else self.labels[index])
 
 
