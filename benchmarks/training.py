@@ -82,7 +82,8 @@ def cases(quick: bool, folder: Path | None) -> list[Case]:
         Case(fashion, "cgan", seconds, seed, {"recipe": "dcgan"}) for seconds in (240, 120, 60) for seed in range(3)
     ]
     found += [Case("photo-patches", "cgan", 240)]
-    found += [Case(str(folder), "cgan", 240)] if folder else []
+    if folder:
+        found += [Case(str(folder), "cgan", 240), Case(str(folder), "cgan", 240, 0, {"augment": True})]
     found += [Case(fashion, "gan", 120, seed) for seed in range(3)]
     found += [Case(fashion, "cgan", 60, 0, {"recipe": name}) for name in ("sn-hinge", "rpgan")]
     found += [Case(fashion, "cgan", 120, 0, {"recipe": name}) for name in ("sn-hinge", "rpgan")]
@@ -163,7 +164,7 @@ def _all(todo: list[Case], jobs: int) -> Iterator[dict[str, Any]]:
     """Run the cases, some at once, each on a thread of its own in a process of its own."""
 
     def one(case: Case) -> dict[str, Any]:
-        picture = RESULTS / f"{'folder' if Path(case.data).is_dir() else case.data}.png"
+        picture = RESULTS / f"{'-'.join([Path(case.data).name, *case.settings])}.png"
         command = [sys.executable, __file__, "--case", json.dumps(asdict(case)), "--picture", str(picture)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -220,7 +221,7 @@ def report(rows: list[dict[str, Any]], quick: bool, jobs: int) -> str:
     ]
     for (data, model, recipe, seconds), found in sorted(groups.items()):
         key = "folder" if "/" in found[0]["data"] else data
-        asked = ASKED.get((key, model, seconds), {}) if recipe == "default" else {}
+        asked = ASKED.get((key, model, seconds), {}) if recipe in ("default", "augment True") else {}
         cells = [_cell(found, name) for name in ("fid",)] + [f"{found[0]['floor']['fid']:.2f}"]
         names = ("recall", "precision", "within_class_variance_ratio", "agreement", "class_histogram_distance")
         cells += [_cell(found, name) for name in (*names, "over_reconstructions")]

@@ -36,7 +36,7 @@ def alarms(figures: Mapping[str, float | None]) -> list[Alarm]:
     check(
         "within_class_variance_ratio", "collapse", 0.4, None,
         "Collapse within classes: the variance of pictures of one class is {:.2f} of real",
-        "Usual mend: more epochs, or more width; for a GAN a higher discriminator_rate.",
+        "Usual mend: --set augment=true on a small set; else more epochs, more width, or a higher discriminator_rate.",
     )  # fmt: skip
     check(
         "class_histogram_distance", "classes", None, 0.25,

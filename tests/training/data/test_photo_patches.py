@@ -37,19 +37,20 @@ def test_a_patch_lies_in_its_photograph(patches: Dataset) -> None:
 
 
 @pytest.mark.parametrize("name", list(photo_patches.PHOTOS))
-def test_no_pixel_of_training_is_in_val_or_test(name: str) -> None:
+def test_no_pixel_of_training_is_in_test(name: str) -> None:
     photo = photo_patches._photo(*photo_patches.PHOTOS[name])
     columns = {}
+    corners = {part: photo_patches._corners(photo, part) for part in ("train", "val", "test")}
+    assert not set(map(tuple, corners["train"].tolist())) & set(map(tuple, corners["val"].tolist()))
     for part in ("train", "val", "test"):
-        lefts = photo_patches._corners(photo, part)[:, 0]
+        lefts = corners[part][:, 0]
         columns[part] = {column for left in lefts.tolist() for column in range(left, left + photo_patches.SIDE)}
-    assert not columns["train"] & (columns["val"] | columns["test"])
-    assert not columns["val"] & columns["test"]
+    assert not (columns["train"] | columns["val"]) & columns["test"]
 
 
 def test_no_patch_of_test_is_also_one_of_training(patches: Dataset) -> None:
     train = {image.tobytes() for image in patches.train.images}
-    assert not any(image.tobytes() in train for part in (patches.val, patches.test) for image in part.images)
+    assert not any(image.tobytes() in train for image in patches.test.images)
 
 
 @pytest.mark.parametrize(("size", "limit"), [(28, 100), (64, 350)])
