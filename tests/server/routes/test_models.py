@@ -28,7 +28,7 @@ def test_models_lists_every_model_with_what_its_manifest_says(http: httpx.Client
         assert 1 in version["buckets"]
     classes = [model["versions"][0]["class_names"] for model in said["models"]]
     assert classes == [["0", "2", "1"], []]
-    assert [("quality" in model["versions"][0]) for model in said["models"]] == [True, False]
+    assert [("agreement" in model["versions"][0]["quality"]) for model in said["models"]] == [True, False]
 
 
 def test_every_answer_holds_what_the_schema_requires(http: httpx.Client) -> None:
