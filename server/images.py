@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from server.latents import SEEDS
+from training.latents import SEEDS
 from training.pictures import sheet
 
 MEDIA_TYPES = {"png": "image/png", "json": "application/json", "npy": "application/x-npy"}

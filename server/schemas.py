@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from server.errors import InvalidParameter, NotAcceptable, TooLarge, Unparsable, UnsupportedType, shorten
 from server.images import MEDIA_TYPES
-from server.latents import SEEDS
+from training.latents import SEEDS
 
 LARGEST_TRUNCATION = 8.0  # σ: beyond, a float32 normal is not truncated at all
 WILDCARDS = {"*/*": ("png", "json", "npy"), "image/*": ("png",), "application/*": ("json", "npy")}

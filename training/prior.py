@@ -6,7 +6,6 @@ scikit-learn only to fit: the server draws from a prior (docs/image-identity.md)
 """
 
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from training import arrays
 
 POINTS_PER_DIMENSION = 2  # and component, at least: a covariance of fewer points follows its sample, not its class
 SHRINKAGE = 0.01  # of the overall variance, added to that of a class with hardly a point
@@ -143,18 +144,14 @@ class Prior:
 
     def save(self, path: Path) -> None:
         """Write prior.npz. The same prior gives the same bytes: uncompressed, and without the time."""
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, array in self.state().items():
-                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as file:
-                    np.lib.format.write_array(file, array, version=(1, 0), allow_pickle=False)
+        arrays.save(path, self.state())
 
     @classmethod
     def load(cls, path: Path) -> "Prior":
         """Read prior.npz. Raises ValueError where it cannot be read, or is no prior."""
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                return cls.from_state(archive)
-        except Exception as error:  # of the dozen kinds that NumPy and zipfile have for bytes like these
+            return cls.from_state(arrays.load(path))
+        except ValueError as error:
             raise ValueError(f"{path.name} is no prior ({error})") from error
 
 

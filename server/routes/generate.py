@@ -9,10 +9,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server import images, latents, schemas
+from server import images, schemas
 from server.errors import PROBLEM, InvalidParameter, NotReady
 from server.images import MEDIA_TYPES, PICTURE_FORMATS, Identity
 from server.state import State
+from training import latents
 
 router = APIRouter()
 

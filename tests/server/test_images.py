@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from server.images import Identity, encode, png
-from server.latents import SEEDS
+from training.latents import SEEDS
 
 IDENTITY = Identity("digits", 3, "d1ge57", "fake-cpu", 7, None, None)
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from export.bundle import load_prior, read
 from export.engines import open_engine
-from server.latents import DRAWN_SEEDS, SEEDS, draw
+from training.latents import DRAWN_SEEDS, SEEDS, draw
 
 DIGITS = {"model": "digits"}
 

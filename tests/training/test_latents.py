@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server import latents
-from server.latents import SEEDS
+from training import latents
+from training.latents import SEEDS
 from training.prior import Prior
 
 WORD = 2**64

@@ -33,15 +33,16 @@ def draw(
     count: int,
     latent: int,
     classes: int,
-    label: int | None = None,
+    label: int | np.ndarray | None = None,
     truncation: float | None = None,
     prior: Prior | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The inputs of images seed ... seed + count - 1: z float32 [count, latent], labels int64 [count] or None.
 
-    `truncation` ψ in σ: ε is drawn from the normal truncated to [-ψ, ψ] (Brock et al. 2019). Without a label, each
-    image of a conditional model takes the class ⌊u·classes⌋ of its own next uniform. z is ε, or where `prior` places
-    it in the component that the last uniform chooses; rounded to float32 once, at the end.
+    `label` is that of all images, or int64 [count] of each; without one, each image of a conditional model takes the
+    class ⌊u·classes⌋ of its own next uniform. `truncation` ψ in σ: ε is drawn from the normal truncated to [-ψ, ψ]
+    (Brock et al. 2019). z is ε, or where `prior` places it in the component that the last uniform chooses; rounded to
+    float32 once, at the end.
     """
     u = uniforms(seed, count, latent)
     inner = u[:, :latent]
