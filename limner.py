@@ -7,7 +7,7 @@ runs, so that `--help` is quick and never loads torch.
 import importlib.metadata
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from export.bundle import Bundle
     from server.settings import Settings
     from training.config import TrainConfig
+    from training.data import Dataset
+    from training.evaluation.sight import Sees
+    from training.evaluation.subject import Subject
 
 app = typer.Typer(
     help="Train small image generators, export them to ONNX, serve them in batches over HTTP.",
@@ -39,6 +42,9 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 DEMO_RUN, DEMO_NAME, DEMO_SECONDS = Path("runs/demo"), "digits", 60.0
 DEMO_COLUMNS, DEMO_SCALE, DEMO_SEED = 12, 2, 0
 DEMO_PORTS = 100  # tried from the first on, until one is free
+COMPARED_BY = "shape"  # without a judge: of the ten nearest digits 93 % are the same, by MS-SSIM 85 %
+COMPARED_ROWS, COMPARED_SHOWN, COMPARED_TOP = 10, 24, 1_000  # of the table, on the sheet, on the largest sheet
+COMPARED_SIZE = 2_048  # pixels of a side, at most
 
 
 def main() -> None:
@@ -216,6 +222,142 @@ def _quality_line(quality: dict[str, Any]) -> str:
 
 
 @app.command()
+def evaluate(
+    subject: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="Run folder, or a bundle of models.")],
+    engine: Annotated[
+        str | None, typer.Option(help="Of a bundle: NAME or NAME:PRECISION.", show_default="its first")
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=1, max=10_000, help="Pictures.", show_default="as many as real ones, 1,000 or more"),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, max=100, help="Blocks of other seeds, for the spread.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first picture.")] = 0,
+    data: Annotated[
+        str | None, typer.Option(help="The real images, for the report.", show_default="a run's own")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="As in the training, with --data.", show_default="a run's own")
+    ] = None,
+    inception: Annotated[
+        Path | None, typer.Option(help="ONNX file of a feature network: its FID as well, in a table of its own.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write report.html into the run, or NAME-VERSION.html here.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the report to this file.")] = None,
+) -> None:
+    """Judge the pictures of a run or a bundle: every figure beside that of real images.
+
+    A bundle is judged by its exported engine and judge, without torch and without the images.
+    """
+    with _needs("evaluate"):
+        from training.evaluation.examine import examine
+        from training.evaluation.gather import gather, same_images
+        from training.evaluation.report import render
+        from training.evaluation.table import as_json, as_table
+        from training.progress import Stages
+    where = output or (_report_path(subject) if html else None)
+    with _subject(subject, engine) as found, Stages(err) as stages, _needs("evaluate"):
+        real, missing, brought = None, "", None
+        if where is not None or inception is not None:
+            real, missing = _images(found, data, limit, stages.data)
+            if inception is not None and real is None:
+                raise ConfigError("Inception features need the real images", missing)
+        examined = examine(found, samples, repeats, seed, stages.stage)
+        if inception is not None and real is not None:
+            from export.features import inception_fid
+
+            brought = inception_fid(inception, examined.pictures, same_images(found, real).images, stages.stage)
+        if where is not None:
+            stages.stage("report", 0.0)
+            contents = gather(found, examined, real, [missing] if missing else [], inception=brought)
+            where.write_text(render(contents), encoding="utf-8")
+    if json:
+        import json as notation
+
+        print(notation.dumps(as_json(found, examined, brought), indent=2))
+    else:
+        out.print(as_table(found, examined, brought))
+    if where is not None:
+        err.print(f"report: {where}", markup=False)
+
+
+def _is_run(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("config.yaml", "best.pt", "checkpoint.pt"))
+
+
+def _report_path(subject: Path) -> Path:
+    """Into the run; a bundle's folder stays as it was exported."""
+    if _is_run(subject):
+        from training.run import RunFolder
+
+        return RunFolder(subject).report
+    manifest = _newest(subject).manifest
+    return Path(f"{manifest.name}-{manifest.version}.html")
+
+
+@contextmanager
+def _subject(path: Path, engine: str | None = None) -> Iterator["Subject"]:
+    """What there is to evaluate at `path`: a run, or a bundle (the newest version)."""
+    if not _is_run(path):
+        from export.bundle_subject import bundle_subject
+
+        with bundle_subject(_newest(path), engine) as subject:
+            yield subject
+        return
+    if engine is not None:
+        raise ConfigError("a run has no engines", "Leave --engine out, or name a bundle.")
+    with _needs("train"):
+        from training.run_subject import run_subject
+    yield run_subject(path)
+
+
+def _images(
+    subject: "Subject", data: str | None, limit: int | None, observe: Callable[[float], None]
+) -> tuple["Dataset | None", str]:
+    """The images that a subject was trained on, or None and why they are not there."""
+    config = subject.config or {}
+    name = data or config.get("data")
+    if name is None:
+        return None, f"A bundle has no images: name those of its training, --data {subject.reference.data}."
+    with _needs("train"):
+        from training.data import load
+    try:
+        return load(name, subject.reference.size, limit or config.get("limit"), observe), ""
+    except LimnerError as error:
+        if data is not None:
+            raise
+        return None, str(error)
+
+
+def _judge(path: Path) -> "Sees":
+    """The judge of a run or a bundle."""
+    if not _is_run(path):
+        from export.bundle_subject import bundle_judge
+
+        return bundle_judge(_newest(path))
+    with _needs("train"):
+        from training.judge import Judge
+        from training.run import RunFolder
+    return Judge.load(RunFolder(path).judge)
+
+
+def _newest(path: Path) -> "Bundle":
+    """The newest version at `path`: a version's folder, a model's, or a repository of one model."""
+    from export.bundle import BundleError, read, version_folders
+
+    folders = version_folders(path)
+    if not folders:
+        raise BundleError(f"no bundle at '{path}'", "Make one: limner export RUN.")
+    names = {folder.parent.resolve().name for folder in folders}
+    if len(names) > 1:
+        raise BundleError(f"'{path}' holds {len(names)} models", f"Name one of {', '.join(sorted(names))}.")
+    return read(folders[-1])
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     to: Annotated[list[str] | None, typer.Option(help="Target: onnx.", show_default="onnx")] = None,
@@ -269,15 +411,9 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
 ) -> None:
     """Show a bundle: what it is, where it comes from, its gates and quality. Every hash is checked."""
-    from export.bundle import BundleError, read, version_folders
+    from export.bundle import version_folders
 
-    folders = version_folders(bundle)
-    if not folders:
-        raise BundleError(f"no bundle at '{bundle}'", "Make one: limner export RUN.")
-    found = read(folders[-1])
-    names = {folder.parent.resolve().name for folder in folders}
-    if len(names) > 1:
-        raise BundleError(f"'{bundle}' holds {len(names)} models", f"Name one of {', '.join(sorted(names))}.")
+    found, folders = _newest(bundle), version_folders(bundle)
     manifest = found.manifest
     if json:
         print(manifest.model_dump_json(indent=2, by_alias=True, exclude_none=True))
@@ -305,6 +441,129 @@ def inspect(
     out.print(table)
     if len(folders) > 1:
         _say(f"{len(folders) - 1} older: {', '.join(folder.name for folder in folders[:-1])}")
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="PICTURE", help="A picture.")],
+    second: Annotated[Path, typer.Argument(metavar="PICTURE|FOLDER", help="Another, or a folder to rank.")],
+    size: Annotated[
+        int | None, typer.Option(help="Bring pictures to so many pixels a side: the middle square.", show_default="own")
+    ] = None,
+    judge: Annotated[Path | None, typer.Option(help="Also through the judge of this run or bundle.")] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="Rank by judge, shape, ssim, ms_ssim, psnr, colour, texture or edges.",
+            show_default="judge if there is one, else shape",
+        ),
+    ] = None,
+    top: Annotated[int | None, typer.Option(help="So many nearest on the sheet.", show_default="24")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The sheet of a ranking.", show_default="compare.png")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say how near two pictures are to each other, or rank a folder by how near its pictures are to one.
+
+    A ranking draws a contact sheet. Pictures under the folder that are of another size are left out, unless --size
+    brings all to one.
+    """
+    from training.evaluation.similarity import SMALLEST
+
+    if first.is_dir():
+        mend = "Name one picture of it." if second.is_dir() else f"Turn them round: limner compare {second} {first}."
+        raise ConfigError(f"'{first}' is a folder, and a picture comes first", mend)
+    if size is not None and not SMALLEST <= size <= COMPARED_SIZE:
+        raise ConfigError(f"--size {size} is out of range", f"Take {SMALLEST} to {COMPARED_SIZE} pixels.")
+    if second.is_dir():
+        _compare_folder(first, second, size, judge, by, top, output or Path("compare.png"), json)
+        return
+    given = {"--by": by, "--top": top, "--output": output}
+    unused = [flag for flag, value in given.items() if value is not None]
+    if unused and second.exists():
+        raise ConfigError(f"{unused[0]} is for a ranking, and '{second}' is no folder", "Leave it out.")
+    _compare_pair(first, second, size, judge, json)
+
+
+def _compare_pair(first: Path, second: Path, size: int | None, judge: Path | None, json: bool) -> None:
+    with _needs("evaluate"):
+        from training.evaluation.search import read_pair
+        from training.evaluation.similarity import measures, similarities
+
+        pair = read_pair(first, second, size)
+        sees = None if judge is None else _judge(judge)
+        found = similarities(*pair, sees)
+    if json:
+        _print_json({"first": str(first), "second": str(second), "size": size, "measures": found})
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in ("measure", "value", "range", "looks at"):
+        table.add_column(column, justify="right" if column == "value" else "left", no_wrap=column != "looks at")
+    for name, measure in measures(sees).items():
+        table.add_row(f"[bold]{measure.title}[/]", measure.text(found[name]), measure.scale(), measure.looks_at)
+    out.print(table)
+
+
+def _compare_folder(
+    query: Path,
+    folder: Path,
+    size: int | None,
+    judge: Path | None,
+    by: str | None,
+    top: int | None,
+    output: Path,
+    json: bool,
+) -> None:
+    with _needs("evaluate"):
+        from training.evaluation.search import draw, rank
+        from training.evaluation.similarity import JUDGE, measures
+        from training.progress import Stages
+
+    if output.suffix.lower() != ".png":
+        raise ConfigError(f"cannot write '{output}'", "Name a file that ends in .png.")
+    if not output.parent.is_dir():
+        raise ConfigError(f"there is no folder '{output.parent}' for the sheet", "Make it, or name another file.")
+    if output.resolve() == query.resolve():
+        raise ConfigError(f"the sheet would replace '{output}'", "Name another file: --output sheet.png.")
+    if top is not None and not 1 <= top <= COMPARED_TOP:
+        raise ConfigError(f"--top {top} is out of range", f"Take 1 to {COMPARED_TOP}.")
+    if by == JUDGE and judge is None:
+        raise ConfigError("--by judge needs a judge", "Name a run or a bundle: --judge runs/demo.")
+    known = measures(None if judge is None else _judge(judge))
+    by = by or (JUDGE if judge is not None else COMPARED_BY)
+    if by not in known:
+        raise ConfigError(f"there is no measure '{by}'", f"Take one of {', '.join(known)}.")
+    measure = known[by]
+    with _needs("evaluate"), Stages(err) as stages:
+        watch = (lambda fraction: stages.stage("comparing", fraction)) if err.is_terminal else (lambda fraction: None)
+        ranking = rank(query, folder, measure, size, (output,), watch)
+    draw(query, folder, ranking, measure, size, top or COMPARED_SHOWN).save(output)
+    nearest = ranking.found[: top or COMPARED_SHOWN]
+    if json:
+        rows = [{"file": str(folder / found.file), "value": found.value} for found in nearest]
+        about = {"picture": str(query), "folder": str(folder), "size": size, "by": by}
+        counts = {"compared": len(ranking.found), "left_out": ranking.left_out}
+        _print_json(about | counts | {"sheet": str(output), "nearest": rows})
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("", justify="right")
+    table.add_column(measure.title, justify="right", no_wrap=True)
+    table.add_column("picture", overflow="fold")
+    for number, found in enumerate(nearest[:COMPARED_ROWS], 1):
+        table.add_row(str(number), measure.text(found.value), escape(str(found.file)))
+    out.print(table)
+    if ranking.left_out:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in ranking.left_out.items())
+        mend = "" if size else " (--size N brings all to one size)"
+        err.print(f"left out: {reasons}{mend}", style="yellow", markup=False)
+    _say(f"{output}: the nearest {len(nearest):,} of {len(ranking.found):,}, {measure.title} {measure.scale()}")
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    import json
+
+    print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 @app.command()

@@ -105,11 +105,12 @@ def run_case(case: Case, picture: Path) -> dict[str, Any]:
     from training import checkpoint
     from training.config import TrainConfig
     from training.data import load
-    from training.evaluation import Evaluation
+    from training.evaluation.evaluate import Evaluation
+    from training.evaluation.reference import Reference
     from training.judge import default_cache, judge_for
-    from training.loop import spec_for, train
+    from training.loop import train
     from training.run import RunFolder
-    from training.sampling import load_generator, load_weights, stored_prior
+    from training.sampling import load_generator, load_weights, model_of, stored_prior
 
     torch.set_num_threads(1)
     dataset = load(case.data)
@@ -125,10 +126,11 @@ def run_case(case: Case, picture: Path) -> dict[str, Any]:
     prior = stored_prior(state)
     judge = judge_for(dataset, default_cache())
     split = "test" if case.data == "fashion-mnist" else "all"
-    evaluation = Evaluation(judge, spec_for(config, dataset), dataset, split, SAMPLES, seed=1)
-    figures = evaluation(generator, prior)
+    reference = Reference.of(judge, dataset, split, thorough=False)
+    evaluation = Evaluation(judge, reference, config.conditional, SAMPLES, seed=SAMPLES)
+    figures = evaluation(model_of(generator, spec, prior))
     if prior is not None:  # of the last weights, whose encoder is there
-        ended = evaluation(load_weights(spec, last["ema"]), stored_prior(last))["fid"]
+        ended = evaluation(model_of(load_weights(spec, last["ema"]), spec, stored_prior(last)))["fid"]
         figures["over_reconstructions"] = ended - _reconstructed(config, spec, dataset, evaluation, last)
     counts = {name: closing[name] for name in ("step", "images", "skipped")}
     return asdict(case) | counts | {"figures": figures, "floor": evaluation.floor, "protocol": evaluation.protocol}
@@ -140,7 +142,7 @@ def _reconstructed(config: Any, spec: Any, dataset: Any, evaluation: Any, state:
 
     from training.data import Images
     from training.objectives import objective_for
-    from training.sampling import load_weights, sample
+    from training.sampling import load_weights, model_of
 
     objective = objective_for(spec, config, torch.device("cpu"))
     for name, network in objective.networks.items():
@@ -150,7 +152,7 @@ def _reconstructed(config: Any, spec: Any, dataset: Any, evaluation: Any, state:
     posterior = objective.posterior(test.images, labels)
     assert posterior is not None
     generator = load_weights(spec, state["ema"])
-    return evaluation.pictures(sample(generator, posterior.draw(0), labels), labels)["fid"]
+    return evaluation.pictures(model_of(generator, spec, None).of_latents(posterior.draw(0), labels), labels)["fid"]
 
 
 def _side_by_side(run: Any, path: Path) -> None:

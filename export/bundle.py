@@ -1,6 +1,7 @@
 """THE CONTRACT between training and serving: a folder with a manifest, read only if every hash is right.
 
     models/<name>/<version>/manifest.json  model.onnx  prior.npz (of a mixture prior)  samples.png
+                            judge.onnx  judge.npz (features of real images)
 
 A version is built in a hidden folder and renamed: it is whole or absent. No torch, no onnx here.
 """
@@ -26,6 +27,8 @@ from training.prior import Prior
 MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
 PRIOR = "prior.npz"
+JUDGE = "judge.onnx"
+REFERENCE = "judge.npz"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 IDENTITY = b"limner image identity 1"  # version of docs/image-identity.md; part of every digest
 
@@ -68,8 +71,18 @@ class Quality(_Part):
     fid: float | None = None
     precision: float | None = None
     recall: float | None = None
+    density: float | None = None
+    coverage: float | None = None
     class_histogram_distance: float | None = None
     floor: dict[str, float] | None = None
+
+
+class JudgeFiles(_Part):
+    """What evaluation looks through: files of the judge and of its features of real images; `sha256` of its weights."""
+
+    graph: str
+    reference: str
+    sha256: str
 
 
 class Parity(_Part):
@@ -128,6 +141,7 @@ class Manifest(_Part):
     artifacts: tuple[Artifact, ...] = Field(min_length=1)
     files: dict[str, str] = {}  # every other file -> sha256
     prior: str | None = None
+    judge: JudgeFiles | None = None
     forced: tuple[str, ...] | None = None
 
     @property
@@ -162,7 +176,8 @@ def read(folder: Path) -> Bundle:
         where = ".".join(str(part) for part in first["loc"])
         raise BundleError(f"{path} is damaged ({where or 'JSON'}: {first['msg']})", _AGAIN) from error
     expected = {artifact.file: artifact.sha256 for artifact in manifest.artifacts} | manifest.files
-    if GRAPH not in expected or (manifest.prior is not None and manifest.prior not in expected):
+    needed = [GRAPH, manifest.prior, *([manifest.judge.graph, manifest.judge.reference] if manifest.judge else [])]
+    if any(name is not None and name not in expected for name in needed):
         raise BundleError(f"{path} is damaged (a file it needs is not listed)", _AGAIN)
     for name, sha256 in expected.items():
         if Path(name).name != name or "\0" in name:

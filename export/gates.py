@@ -10,12 +10,14 @@ import numpy as np
 from export.bundle import Parity
 from export.engines import Engine, NonFinite
 from training.errors import LimnerError
+from training.evaluation.sight import Sees
 
 Pictures = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)  # batch sizes that may be served; powers of two waste at most half a batch
 PARITY_BATCHES = (1, 5, 64)
 ALLOWED_LEVELS = 1  # of 255: float sums in another order may round to the neighbouring grey level, no further
+ALLOWED_SIGHT = 1e-3  # of the largest feature: float sums in another order differ by less
 PROBE_KEY = 2  # of Philox: fixed latents, the same at every check
 
 
@@ -81,6 +83,17 @@ def invariant_buckets(
             "To serve it, try --engine-threads 1.",
         )
     return agreed
+
+
+def same_sight(judge: Sees, reference: Sees, images: np.ndarray) -> None:
+    """An exported judge must see what its reference sees in uint8 [N, H, W, C]. Raises GateError."""
+    for found, expected in zip(judge.look(images), reference.look(images), strict=True):
+        apart = float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-6))
+        if not apart <= ALLOWED_SIGHT:
+            raise GateError(
+                f"the exported judge sees other things than the trained one ({apart:.2g} of the largest apart)",
+                "Nothing was written. Please report this model: the export is wrong.",
+            )
 
 
 def _rows(z: np.ndarray, label: np.ndarray | None, index: Sequence[int] | np.ndarray) -> tuple:

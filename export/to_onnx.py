@@ -3,6 +3,7 @@
 import copy
 import importlib.metadata
 import logging
+import shutil
 import warnings
 from contextlib import closing
 from functools import partial
@@ -17,13 +18,28 @@ from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from export import bundle, gates
-from export.bundle import GRAPH, PRIOR, Artifact, Bundle, Manifest, Quality, Source, TensorSpec
+from export.bundle import (
+    GRAPH,
+    JUDGE,
+    PRIOR,
+    REFERENCE,
+    Artifact,
+    Bundle,
+    JudgeFiles,
+    Manifest,
+    Quality,
+    Source,
+    TensorSpec,
+)
 from export.engines import Engine, open_engine
+from export.judge import HASH, OnnxJudge
 from training.config import ModelSpec
 from training.errors import RunError
+from training.evaluation.reference import Reference
+from training.judge import Judge
 from training.networks import Generator
 from training.pictures import labelled_rows
-from training.pixels import to_levels
+from training.pixels import to_levels, to_unit
 from training.prior import Prior
 from training.run import RunFolder
 from training.sampling import load_generator, sample
@@ -59,7 +75,9 @@ def export(run: Path, models: Path, name: str | None = None) -> Bundle:
             _samples(engine, part / "samples.png", spec, prior)
         if prior is not None:
             prior.save(part / PRIOR)
+        judge = _judge(folder, part)
         others = ["samples.png", *([] if prior is None else [PRIOR])]
+        others += [] if judge is None else [judge.graph, judge.reference]
         manifest = Manifest(
             name=name,
             version=version,
@@ -83,6 +101,7 @@ def export(run: Path, models: Path, name: str | None = None) -> Bundle:
             artifacts=(artifact,),
             files={file: bundle.hash_file(part / file) for file in others},
             prior=None if prior is None else PRIOR,
+            judge=judge,
         )
         bundle.write_manifest(part, manifest)
     return bundle.read(models / name / str(version))
@@ -116,27 +135,67 @@ class _Served(nn.Module):
 def to_graph(generator: Generator, spec: ModelSpec) -> onnx.ModelProto:
     """A generator in eval mode -> the served graph: only N dynamic, no BatchNorm, default domain, no paths in it."""
     served = _Served(_without_batch_norm(generator)).eval()
-    z = torch.zeros(2, spec.latent)
-    batch = Dim("batch", min=1, max=LARGEST_BATCH)
-    inputs: dict[str, Tensor] = {"z": z}
+    inputs: dict[str, Tensor] = {"z": torch.zeros(2, spec.latent)}
     if spec.classes:
         inputs["label"] = torch.zeros(2, dtype=torch.int64)
+    return _exported(served, inputs, ["image", "check"], "generator")
+
+
+class _Judging(nn.Module):
+    """image uint8 [N, H, W, C] -> logits [N, classes], features [N, 128]."""
+
+    def __init__(self, judge: Judge) -> None:
+        super().__init__()
+        self.judge = judge
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        return self.judge(to_unit(image))
+
+
+def judge_to_graph(judge: Judge) -> onnx.ModelProto:
+    """A judge -> its graph, with the hash of its weights in the metadata."""
+    images = torch.zeros(2, judge.size, judge.size, judge.channels, dtype=torch.uint8)
+    graph = _exported(_Judging(judge).eval(), {"image": images}, ["logits", "features"], "judge")
+    onnx.helper.set_model_props(graph, {HASH: judge.sha256()})
+    return graph
+
+
+def _judge(run: RunFolder, part: Path) -> JudgeFiles | None:
+    """The judge and its features of real images into the bundle; None for a run that has kept none.
+
+    Raises GateError where the graph does not see what torch's judge sees.
+    """
+    if not run.judge.is_file() or not run.reference.is_file():
+        return None
+    judge, reference = Judge.load(run.judge), Reference.load(run.reference)
+    if reference.judge_sha256 != judge.sha256():
+        raise RunError(f"{run.reference} is of another judge than {run.judge}", "Train again, or restore the file.")
+    onnx.save(judge_to_graph(judge), part / JUDGE)
+    shutil.copyfile(run.reference, part / REFERENCE)
+    noise = np.random.Generator(np.random.Philox(key=gates.PROBE_KEY))
+    probe = noise.integers(0, 256, (PROBE_ROWS, judge.size, judge.size, judge.channels), np.uint8)
+    gates.same_sight(OnnxJudge(part / JUDGE), judge, probe)
+    return JudgeFiles(graph=JUDGE, reference=REFERENCE, sha256=judge.sha256())
+
+
+def _exported(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], name: str) -> onnx.ModelProto:
+    batch = Dim("batch", min=1, max=LARGEST_BATCH)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
         program = torch.onnx.export(
-            served,
+            module,
             kwargs=inputs,
             dynamo=True,
             external_data=False,
             opset_version=OPSET,
             input_names=list(inputs),
-            output_names=["image", "check"],
+            output_names=outputs,
             dynamic_shapes={name: {0: batch} for name in inputs},
             verbose=False,
         )
     assert program is not None
-    return _stripped(program.model_proto)
+    return _stripped(program.model_proto, name)
 
 
 def _without_batch_norm(generator: Generator) -> Generator:
@@ -161,13 +220,13 @@ def _without_batch_norm(generator: Generator) -> Generator:
     return folded
 
 
-def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
+def _stripped(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """Drop names of files, stack traces and producers; fix the IR version; keep the default domain alone."""
     model.ir_version = IR
     model.producer_name, model.producer_version, model.doc_string = "limner", "", ""
     del model.metadata_props[:]
     graph = model.graph
-    graph.name, graph.doc_string = "generator", ""
+    graph.name, graph.doc_string = name, ""
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.doc_string = ""
         del part.metadata_props[:]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 if TYPE_CHECKING:
     from training.config import Kind
@@ -86,6 +87,18 @@ def _squares(name: str, size: int, channels: int, class_names: tuple[str, ...]) 
     whole = Images(images, labels if class_names else None)
     train, val, test = (whole.take(rows) for rows in np.split(np.arange(60), [40, 50]))
     return Dataset(name, train, val, test, class_names)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 60 little pictures in two classes: light from above, light from below."""
+    folder = tmp_path_factory.mktemp("pictures")
+    ramp = np.linspace(0, 255, 28, dtype=np.uint8)[:, None].repeat(28, axis=1)
+    for name, image in (("above", ramp[::-1]), ("below", ramp)):
+        (folder / name).mkdir()
+        for index in range(30):
+            Image.fromarray(np.roll(image, index, axis=0)).save(folder / name / f"{index}.png")
+    return folder
 
 
 @dataclass(frozen=True)

@@ -9,32 +9,19 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
 import limner
 
-COMMANDS = ("train", "export", "inspect", "serve", "generate", "demo")
+COMMANDS = ("train", "evaluate", "compare", "export", "inspect", "serve", "generate", "demo")
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """The working and the home folder of every command here."""
     return tmp_path
-
-
-@pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 60 little pictures in two classes: light from above, light from below."""
-    folder = tmp_path_factory.mktemp("pictures")
-    ramp = np.linspace(0, 255, 28, dtype=np.uint8)[:, None].repeat(28, axis=1)
-    for name, image in (("above", ramp[::-1]), ("below", ramp)):
-        (folder / name).mkdir()
-        for index in range(30):
-            Image.fromarray(np.roll(image, index, axis=0)).save(folder / name / f"{index}.png")
-    return folder
 
 
 def run(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -21,8 +21,8 @@ class Alarm(NamedTuple):
 def alarms(figures: Mapping[str, float | None]) -> list[Alarm]:
     """The alarms that `figures` give cause for; a figure that a model does not have is left out or None.
 
-    within_class_variance_ratio, class_histogram_distance, recall: of an evaluation. told_apart: share of real images
-    whose logit is above that of the generated image beside them, over the last steps of an adversarial kind.
+    within_class_variance_ratio, class_histogram_distance, recall, copies: of an evaluation. told_apart: share of real
+    images whose logit is above that of the generated image beside them, over the last steps of an adversarial kind.
     active_units: share of latents whose posterior mean varies over the images (Burda et al. 2016).
     """
     rows: list[tuple[str, bool, str, str]] = []
@@ -47,6 +47,11 @@ def alarms(figures: Mapping[str, float | None]) -> list[Alarm]:
         "recall", "recall", 0.1, None,
         "The pictures cover {:.0%} of the real ones",
         "Usual mend: more epochs, or more width; for a GAN a higher discriminator_rate.",
+    )  # fmt: skip
+    check(
+        "copies", "copies", None, 0.2,
+        "The model copies: {:.0%} of the pictures are nearer to a training image than 99 % of unseen images are",
+        "Usual mend: more images, --set augment=true, or fewer epochs.",
     )  # fmt: skip
     check(
         "told_apart", "discriminator-wins", None, 0.995,

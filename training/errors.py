@@ -4,6 +4,7 @@ LimnerError                        exit 1 on the command line, status 500 over H
 ├── ConfigError                    a setting is unknown, out of range or contradicts another
 ├── DataError                      the images cannot be found or cannot be used
 ├── RunError                       a run folder is missing, in the way, unfinished or damaged
+├── EvaluationError                too few pictures, another judge's features, a figure that is not finite
 ├── Interrupted                    Ctrl-C or SIGTERM; what was done is saved; exit 130
 ├── export.bundle.BundleError      a bundle is missing, damaged or of another schema
 ├── export.gates.GateError         an engine's pictures are not the model's pictures
@@ -38,6 +39,10 @@ class DataError(LimnerError):
 
 class RunError(LimnerError):
     code = "run"
+
+
+class EvaluationError(LimnerError):
+    code = "evaluation"
 
 
 class Interrupted(LimnerError):

@@ -5,7 +5,6 @@ Images without classes have one too: it learns by how many quarter turns an imag
 """
 
 import contextlib
-import copy
 import hashlib
 import tempfile
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from training.checkpoint import load, save
 from training.data import Dataset, Images
 from training.errors import RunError
+from training.evaluation.sight import check
 from training.pixels import to_unit
 
 RECIPE = 1
@@ -37,6 +37,7 @@ class Judge(nn.Module):
 
     def __init__(self, size: int, channels: int, classes: int) -> None:
         super().__init__()
+        self.size, self.channels, self.classes = size, channels, classes
         widths = [16, 16, 32, 64] if size == 64 else [16, 32, 64]
         blocks: list[nn.Module] = []
         for index, width in enumerate(widths):
@@ -53,11 +54,34 @@ class Judge(nn.Module):
 
     @torch.inference_mode()
     def look(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """images uint8 [N, H, W, C] -> logits float32 [N, classes], features float32 [N, 128]."""
+        """images uint8 [N, H, W, C] -> logits float32 [N, classes], features float32 [N, 128].
+
+        Raises EvaluationError for images of another shape.
+        """
+        check(images, self.size, self.channels)
         self.eval()
         parts = [self(to_unit(torch.from_numpy(part))) for part in np.array_split(images, len(images) // 512 + 1)]
         logits, features = (torch.cat(side).numpy() for side in zip(*parts, strict=True))
         return logits, features
+
+    def save(self, path: Path) -> None:
+        """Write judge.pt."""
+        shape = {"size": self.size, "channels": self.channels, "classes": self.classes}
+        save(path, {"recipe": RECIPE, "shape": shape, "weights": self.state_dict(), "sha256": self.sha256()})
+
+    @classmethod
+    def load(cls, path: Path) -> "Judge":
+        """Read judge.pt. Raises RunError where it is missing or damaged."""
+        state = load(path)
+        try:
+            with torch.random.fork_rng():  # nor may one that is read
+                judge = cls(**state["shape"])
+            judge.load_state_dict(state["weights"])
+            if judge.sha256() != state["sha256"]:
+                raise ValueError("its weights are others than its hash says")
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise RunError(f"{path} is no judge of this limner", "Restore it, or train again.") from error
+        return judge.eval()
 
     def sha256(self) -> str:
         """Hash of the floating-point weights: float32, little endian, in state-dict order."""
@@ -101,16 +125,15 @@ def _cached(lessons: Images, cache: Path, observe: Observe, judge: Judge) -> Jud
     path = cache / f"{digest(lessons)}-v{RECIPE}.pt"
     if path.is_file():
         try:
-            state, cached = load(path), copy.deepcopy(judge)  # what a damaged entry half fills is thrown away
-            cached.load_state_dict(state["weights"])
-            if cached.sha256() == state["sha256"]:
-                return cached.eval()
-        except (RunError, RuntimeError, KeyError, TypeError):
+            cached = Judge.load(path)
+            if (cached.size, cached.channels, cached.classes) == (judge.size, judge.channels, judge.classes):
+                return cached
+        except RunError:
             pass  # made again below
     _fit(judge, lessons, observe)
     with contextlib.suppress(OSError, RunError):  # without a place for the cache, the next run trains it again
         path.parent.mkdir(parents=True, exist_ok=True)
-        save(path, {"recipe": RECIPE, "weights": judge.state_dict(), "sha256": judge.sha256()})
+        judge.save(path)
     return judge
 
 

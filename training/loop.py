@@ -17,7 +17,8 @@ from training.alarms import WAIT, Alarm, alarms
 from training.config import ModelSpec, TrainConfig
 from training.data import Dataset
 from training.errors import ConfigError, DataError, Interrupted, RunError
-from training.evaluation import Evaluation, closing
+from training.evaluation.evaluate import Evaluation, closing
+from training.evaluation.reference import Reference
 from training.guard import Guard
 from training.judge import Judge, default_cache, digest, judge_for
 from training.learner import Learner
@@ -25,7 +26,7 @@ from training.objectives import NonFinite
 from training.observer import Observer, Progress
 from training.prior import Prior
 from training.run import RunFolder
-from training.sampling import Grid, stored_prior
+from training.sampling import Grid, model_of, stored_prior
 
 RECORD_EVERY = 50  # steps between two lines of metrics.jsonl
 MILESTONES = 10  # over a run, where `evaluate_every` does not say otherwise: evaluation, grid, checkpoint
@@ -68,7 +69,8 @@ def train(
             folder.create(config)
             if taken:
                 training.began(taken, left)
-        checkpoint.save(folder.judge, {"weights": judge.state_dict(), "sha256": judge.sha256()})
+        judge.save(folder.judge)
+        training.reference.save(folder.reference)
         with _signals() as stopped:
             return training.run(stopped)
 
@@ -105,7 +107,9 @@ class Training:
         self.folder, self.observer, self.device, self.clock = folder, observer, device, clock
         self.learner = Learner(config, spec, dataset, device)
         self.guard = Guard(self.learner.objective.networks.values())
-        self.evaluation = Evaluation(judge, spec, dataset, "val", SAMPLES, config.seed)
+        self.reference = Reference.of(judge, dataset, "test")
+        on_the_way = self.reference.instead(judge, dataset, "val")
+        self.evaluation = Evaluation(judge, on_the_way, config.conditional, SAMPLES, config.seed)
         self._digest = digest(dataset.train)
         self.seconds = 0.0
         self.milestone = 0  # the last that was passed
@@ -313,7 +317,7 @@ class Training:
 
     def _evaluate(self) -> None:
         """Judge the averaged generator against val, keep it if it is the best, and raise alarms."""
-        self.quality = self.evaluation(self.learner.average, self.prior)
+        self.quality = self.evaluation(model_of(self.learner.average, self.spec, self.prior))
         best = self.best["fid"] is None or self.quality["fid"] < self.best["fid"]
         if best:
             self.best = {"fid": self.quality["fid"], "step": self.learner.step, "waiting": 0}
@@ -352,7 +356,8 @@ class Training:
         best = checkpoint.load(self.folder.best)
         generator = self.learner.average
         generator.load_state_dict(best["ema"])
-        quality = closing(self.judge, self.spec, self.dataset, self.config.seed, generator, stored_prior(best))
+        model = model_of(generator, self.spec, stored_prior(best))
+        quality = closing(self.judge, self.reference, self.config.conditional, self.config.seed, model)
         checkpoint.save(self.folder.best, best | {"quality": quality, "finished": True})
         figures = {
             "step": self.learner.step,

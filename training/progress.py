@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -12,12 +13,11 @@ from training.observer import Observer, Progress
 PLAIN_EVERY = 10.0  # seconds between two lines where there is no terminal
 
 
-class TrainingProgress(Observer):
-    """A context manager that shows a training on a console: images/s, time left, losses, the last FID, alarms."""
+class Stages:
+    """A context manager that shows how far each stage of some work is: bars on a terminal, a line each elsewhere."""
 
-    def __init__(self, console: Console, title: str) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._title = title
         self._bar = Bar(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -28,15 +28,43 @@ class TrainingProgress(Observer):
             disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
+
+    def stage(self, title: str, fraction: float, figures: str = "") -> None:
+        """`fraction` of a stage is done; `figures` stand beside its bar."""
+        if not self._console.is_terminal and title not in self._tasks:
+            self._console.print(", ".join(filter(None, (title, figures))))
+        self._show(title, fraction, figures)
+
+    def data(self, fraction: float) -> None:
+        """The images are being read: `fraction` of them are there."""
+        self.stage("reading images", fraction)
+
+    def _show(self, title: str, fraction: float, figures: str) -> None:
+        if title not in self._tasks:
+            self._tasks[title] = self._bar.add_task(title, total=1.0, figures="")
+        self._bar.update(self._tasks[title], completed=fraction, figures=figures)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+
+class TrainingProgress(Stages, Observer):
+    """A training on a console: images/s, time left, losses, the last FID, alarms."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        super().__init__(console)
+        self._title = title
         self._next_line = 0.0
         self._began: tuple[int, float] | None = None  # images and seconds of the first report: a resumed run has some
 
     def judge(self, fraction: float) -> None:
-        self._stage("training judge", "once for each data set", fraction)
-
-    def data(self, fraction: float) -> None:
-        """The images are being read: `fraction` of them are there."""
-        self._stage("reading images", "", fraction)
+        self.stage("training judge", fraction, "once for each data set")
 
     def note(self, text: str) -> None:
         self._console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
@@ -56,26 +84,6 @@ class TrainingProgress(Observer):
             self._next_line = progress.seconds + PLAIN_EVERY
         for alarm in progress.alarms:
             self.note(str(alarm))
-
-    def _stage(self, title: str, figures: str, fraction: float) -> None:
-        """Something that comes before the training: one line where there is no bar."""
-        if not self._console.is_terminal and title not in self._tasks:
-            self._console.print(", ".join(filter(None, (title, figures))))
-        self._show(title, fraction, figures)
-
-    def _show(self, title: str, fraction: float, figures: str) -> None:
-        if title not in self._tasks:
-            self._tasks[title] = self._bar.add_task(title, total=1.0, figures="")
-        self._bar.update(self._tasks[title], completed=fraction, figures=figures)
-
-    def __enter__(self) -> "TrainingProgress":
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
 
 class Board(Observer):

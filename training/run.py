@@ -1,6 +1,7 @@
 """A folder in, the places and records of one run out. Imports no torch, so that asking about a run is quick."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from training.errors import RunError
 
 
 class RunFolder:
-    """`runs/<name>/`: config.yaml, checkpoint.pt, best.pt, last-good.pt, judge.pt, metrics.jsonl, samples/."""
+    """`runs/<name>/`: config.yaml, checkpoint.pt, best.pt, last-good.pt, judge.pt and .npz, metrics.jsonl, samples/."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -20,7 +21,9 @@ class RunFolder:
         self.best = path / "best.pt"
         self.last_good = path / "last-good.pt"
         self.judge = path / "judge.pt"
+        self.reference = path / "judge.npz"
         self.metrics = path / "metrics.jsonl"
+        self.report = path / "report.html"
         self.samples = path / "samples"
         self.board = path / "tensorboard"
 
@@ -47,8 +50,8 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._write(config)  # now it is a run
             self.samples.mkdir(exist_ok=True)
-            written = (self.checkpoint, self.best, self.last_good, self.judge, self.metrics)
-            for path in (*written, *self.samples.glob("*.png"), *self.board.glob("events.*")):
+            written = [self.checkpoint, self.best, self.last_good, self.judge, self.reference, self.metrics]
+            for path in (*written, self.report, *self.samples.glob("*.png"), *self.board.glob("events.*")):
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise RunError(f"cannot write {self.path} ({error.strerror})", "Choose another --out.") from error
@@ -80,6 +83,18 @@ class RunFolder:
         """Append one line to metrics.jsonl."""
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(figures) + "\n")
+
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; one that a crash tore is left out."""
+        try:
+            lines = self.metrics.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError):
+            return []
+        found = []
+        for line in lines:
+            with suppress(ValueError):
+                found.append(json.loads(line))
+        return [record for record in found if isinstance(record, dict)]
 
     def finished(self) -> bool:
         """Whether training came to its end: the last record says so and there is a checkpoint."""

@@ -1,5 +1,6 @@
 """Latents in, pictures out: the generator of a checkpoint, its samples, and the grids that follow a training."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ from training import checkpoint
 from training.config import ModelSpec
 from training.data import Dataset, Images
 from training.errors import RunError
+from training.evaluation.subject import Model
 from training.networks import Generator
 from training.pictures import labelled_rows
 from training.pixels import to_levels
 from training.prior import Prior
 from training.run import RunFolder
 
-BATCH = 512  # pictures made at once
 ROWS, COLUMNS = 10, 10  # of a grid
 
 
@@ -46,26 +47,17 @@ def stored_prior(state: dict[str, Any]) -> Prior | None:
     return None if state["prior"] is None else Prior.from_state(state["prior"])
 
 
-def latents(
-    count: int, spec: ModelSpec, prior: Prior | None, label: np.ndarray | None, noise: torch.Generator
-) -> np.ndarray:
-    """z float32 [count, latent] for labels int64 [count] or None: N(0, I), or drawn from the prior."""
-    epsilon = torch.randn(count, spec.latent, generator=noise).numpy()
-    if prior is None:
-        return epsilon
-    u = torch.rand(count, dtype=torch.float64, generator=noise).numpy()
-    return prior.place(epsilon.astype(np.float64), u, label).astype(np.float32)
+def model_of(generator: Generator, spec: ModelSpec, prior: Prior | None) -> Model:
+    """What evaluation and grids ask for pictures."""
+    return Model(spec.latent, spec.class_names, prior, partial(sample, generator))
 
 
 @torch.inference_mode()
 def sample(generator: Generator, z: np.ndarray, label: np.ndarray | None) -> np.ndarray:
     """z float32 [N, latent], label int64 [N] or None -> uint8 [N, H, W, C], as the served graph gives them."""
     device = next(generator.parameters()).device
-    parts = []
-    for rows in np.array_split(np.arange(len(z)), len(z) // BATCH + 1):
-        given = None if label is None else torch.as_tensor(label[rows]).to(device)
-        parts.append(to_levels(generator(torch.as_tensor(z[rows]).to(device), given)).cpu())
-    return torch.cat(parts).numpy()
+    given = None if label is None else torch.as_tensor(label).to(device)
+    return to_levels(generator(torch.as_tensor(z).to(device), given)).cpu().numpy()
 
 
 class Grid:
@@ -79,9 +71,8 @@ class Grid:
 
     def draw(self, generator: Generator, prior: Prior | None, step: int) -> None:
         """Draw samples/<step>.png."""
-        noise = torch.Generator().manual_seed(self._seed + 1)
-        z = latents(len(self._names) * COLUMNS, self._spec, prior, self._label, noise)
-        self._save(f"{step:07d}", np.split(sample(generator, z, self._label), len(self._names)))
+        drawn = model_of(generator, self._spec, prior).pictures(self._seed, len(self._names) * COLUMNS, self._label)
+        self._save(f"{step:07d}", np.split(drawn, len(self._names)))
 
     def _save(self, stem: str, rows: list[np.ndarray]) -> None:
         labelled_rows(list(zip(self._names, rows, strict=True)), scale=2).save(self._folder.samples / f"{stem}.png")

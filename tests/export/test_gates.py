@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from export.engines import NonFinite
-from export.gates import GateError, invariant_buckets, parity, probe
+from export.gates import GateError, invariant_buckets, parity, probe, same_sight
 
 Z, LABEL = probe(64, 4, 3)
 
@@ -133,3 +133,28 @@ def test_the_probe_is_the_same_at_every_check() -> None:
     assert (label.dtype, set(label.tolist())) == (np.int64, {0, 1, 2})
     assert len(np.unique(Z, axis=0)) == 64  # no row could stand in for another
     assert probe(5, 4, 0)[1] is None
+
+
+# the judge
+
+
+class Sees:
+    def __init__(self, change: float) -> None:
+        self.change = change
+
+    def look(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        seen = images.reshape(len(images), -1).astype(np.float32)
+        return seen[:, :3] + self.change, seen
+
+    def sha256(self) -> str:
+        return ""
+
+
+@pytest.mark.parametrize(("change", "passes"), [(0, True), (0.1, True), (1.0, False), (float("nan"), False)])
+def test_an_exported_judge_must_see_the_same(change: float, passes: bool) -> None:
+    images = np.full((4, 2, 2, 1), 200, np.uint8)
+    if passes:
+        same_sight(Sees(change), Sees(0), images)
+        return
+    with pytest.raises(GateError, match="the exported judge sees other things than the trained one"):
+        same_sight(Sees(change), Sees(0), images)

@@ -191,7 +191,7 @@ def test_a_prior_goes_into_the_bundle_and_its_digest(
 
     made = export(run_with(held, trained(kind), tmp_path), tmp_path / "models")
     assert made.manifest.prior == "prior.npz"
-    assert set(made.manifest.files) == {"samples.png", "prior.npz"}
+    assert set(made.manifest.files) == {"samples.png", "prior.npz", "judge.onnx", "judge.npz"}
     prior = load_prior(made)
     assert prior is not None
     assert all(np.array_equal(array, held[name].numpy()) for name, array in prior.state().items())

@@ -20,14 +20,15 @@ from training import checkpoint, learner, loop
 from training.config import TrainConfig
 from training.data import Dataset
 from training.errors import ConfigError, DataError, Interrupted, RunError
-from training.evaluation import closing as closing_figures
+from training.evaluation.evaluate import closing as closing_figures
+from training.evaluation.reference import Reference
 from training.judge import judge_for
 from training.loop import train
 from training.objectives import Step
 from training.observer import Observer, Progress
 from training.prior import Prior
 from training.run import RunFolder
-from training.sampling import load_generator, sample
+from training.sampling import load_generator, model_of, sample
 
 Small = Callable[..., TrainConfig]
 Synthetic = Callable[..., Dataset]
@@ -78,7 +79,7 @@ def test_every_kind_leaves_a_whole_run(
     folder = RunFolder(config.out)
     assert folder.finished()
     assert {path.name for path in folder.path.iterdir()} == {
-        "config.yaml", "checkpoint.pt", "best.pt", "judge.pt", "metrics.jsonl", "samples",
+        "config.yaml", "checkpoint.pt", "best.pt", "judge.pt", "judge.npz", "metrics.jsonl", "samples",
     }  # fmt: skip
     assert TrainConfig.model_validate(yaml.safe_load(folder.config.read_text())) == config
     assert (closing["step"], closing["images"], closing["stopped_early"]) == (6, 96, False)
@@ -304,7 +305,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[float]], None]:
 
     def fabricate(fids: list[float]) -> None:
         rest = iter(fids)
-        monkeypatch.setattr(loop, "Evaluation", lambda *of: lambda generator, prior: {"fid": next(rest)})
+        monkeypatch.setattr(loop, "Evaluation", lambda *of: lambda model: {"fid": next(rest)})
 
     return fabricate
 
@@ -352,10 +353,13 @@ def test_closing_figures_are_those_of_the_best_weights(
     generator, spec, best = load_generator(folder.best)
     assert not identical(best["ema"], load_generator(folder.checkpoint)[2]["ema"])
     prior = None if best["prior"] is None else Prior.from_state({k: v.numpy() for k, v in best["prior"].items()})
-    figures = closing_figures(judge_for(dataset, cache), spec, dataset, config.seed, generator, prior)
+    judge = judge_for(dataset, cache)
+    reference = Reference.load(folder.reference)
+    asked = (judge, reference, config.conditional, config.seed)
+    figures = closing_figures(*asked, model_of(generator, spec, prior))
     assert closing["quality"] == best["quality"] == figures
     last = load_generator(folder.checkpoint)[0]
-    assert closing_figures(judge_for(dataset, cache), spec, dataset, config.seed, last, prior) != figures
+    assert closing_figures(*asked, model_of(last, spec, prior)) != figures
 
 
 # the seed

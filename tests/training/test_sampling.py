@@ -1,6 +1,7 @@
 """Pictures of a checkpoint are those of its averaged generator, in batches of any size, from latents of a seed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from training import checkpoint, sampling
 from training.config import ModelSpec
 from training.data import Dataset
 from training.errors import RunError
+from training.latents import draw
 from training.networks import Generator
-from training.prior import Prior
 from training.run import RunFolder
-from training.sampling import Grid, latents, load_generator, sample
+from training.sampling import Grid, load_generator, model_of, sample
 
 Synthetic = Callable[..., Dataset]
 
@@ -31,10 +32,6 @@ def untrained(spec: ModelSpec) -> Generator:
     generator = Generator(spec)
     generator(torch.randn(64, 5), torch.arange(64) % spec.classes if spec.classes else None)  # fills the statistics
     return generator.eval()
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 # a checkpoint
@@ -81,28 +78,7 @@ def test_a_checkpoint_of_another_schema_or_shape_is_refused(
         load_generator(tmp_path / "a.pt")
 
 
-# latents and pictures
-
-
-def test_latents_are_of_their_seed_and_normal_without_a_prior() -> None:
-    z = latents(4000, specify(), None, None, seeded(4))
-    assert (z.shape, z.dtype) == ((4000, 5), np.float32)
-    assert z.mean(0) == pytest.approx([0] * 5, abs=0.06)
-    assert z.var(0) == pytest.approx([1] * 5, abs=0.1)
-    assert np.array_equal(latents(4000, specify(), None, None, seeded(4)), z)
-    assert not np.array_equal(latents(4000, specify(), None, None, seeded(2)), z)
-
-
-def test_latents_of_a_prior_are_drawn_from_the_mixture_of_their_class() -> None:
-    mean = np.zeros((2, 2, 5))
-    mean[0, 0], mean[0, 1], mean[1, 0] = -10, 10, 50
-    prior = Prior(np.array([[0.25, 0.75], [1, 0]]), mean, 0.1 * np.eye(5).reshape(1, 1, 5, 5).repeat(2, 0).repeat(2, 1))
-    label = np.arange(4000) % 2
-    z = latents(4000, specify("a", "b"), prior, label, seeded(1))
-    assert (z.shape, z.dtype) == ((4000, 5), np.float32)
-    assert z[label == 1] == pytest.approx(50, abs=1)
-    assert np.abs(z[label == 0]) == pytest.approx(10, abs=1)
-    assert (z[label == 0, 0] > 0).mean() == pytest.approx(0.75, abs=0.03)
+# pictures
 
 
 @pytest.mark.parametrize("class_names", [(), ("a", "b")])
@@ -110,7 +86,7 @@ def test_latents_of_a_prior_are_drawn_from_the_mixture_of_their_class() -> None:
 def test_pictures_are_the_generators_images_in_levels(class_names: tuple[str, ...], size: int, channels: int) -> None:
     spec = specify(*class_names, size=size, channels=channels)
     generator = untrained(spec)
-    z, label = latents(7, spec, None, None, seeded(1)), np.arange(7) % 2 if class_names else None
+    z, label = draw(1, 7, spec.latent, spec.classes)
     pictures = sample(generator, z, label)
     assert (pictures.shape, pictures.dtype) == ((7, size, size, channels), np.uint8)
     with torch.no_grad():
@@ -119,13 +95,14 @@ def test_pictures_are_the_generators_images_in_levels(class_names: tuple[str, ..
     assert np.abs(pictures - levels).max() <= 0.501
 
 
-def test_pictures_do_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_gives_the_images_of_seeds_in_batches_of_any_size() -> None:
     spec = specify("a", "b")
-    generator, z, label = untrained(spec), latents(20, spec, None, None, seeded(1)), np.arange(20) % 2
-    whole = sample(generator, z, label).astype(int)
-    monkeypatch.setattr(sampling, "BATCH", 3)
-    assert np.abs(sample(generator, z, label) - whole).max() <= 1
-    assert np.abs(sample(generator, z[-1:], label[-1:]) - whole[-1:]).max() <= 1
+    generator, label = untrained(spec), np.arange(20) % 2
+    whole = model_of(generator, spec, None).pictures(5, 20, label).astype(int)
+    assert np.array_equal(whole, sample(generator, draw(5, 20, 5, 2, label)[0], label))
+    in_threes = replace(model_of(generator, spec, None), batch=3).pictures(5, 20, label)
+    assert np.abs(in_threes - whole).max() <= 1
+    assert np.abs(model_of(generator, spec, None).pictures(24, 1, label[-1:]) - whole[-1:]).max() <= 1
 
 
 # grids

@@ -16,8 +16,10 @@ class Unusable(Exception):
     """A picture that cannot be used, which is counted and not shown; the text is the reason, as the note has it."""
 
 
-def decode(raw: Raw, size: int) -> np.ndarray:
+def decode(raw: Raw, size: int | None) -> np.ndarray:
     """-> uint8 [size, size] for grey, [size, size, 3] for colour: the middle square, upright, on white.
+
+    `size` None: the whole picture in its own size, [H, W] or [H, W, 3].
 
     Transparent pictures are laid on white, as viewers show them: what colour is stored below nobody has seen. Raises
     Unusable.
@@ -26,7 +28,8 @@ def decode(raw: Raw, size: int) -> np.ndarray:
         if min(raw.shape[:2]) < SMALLEST:
             raise Unusable(f"under {SMALLEST} px")
         flat = raw[..., 0] if raw.ndim == 3 and raw.shape[2] == 1 else raw
-        return flat if flat.shape[:2] == (size, size) else np.asarray(_fit(Image.fromarray(flat), size))
+        fits = size is None or flat.shape[:2] == (size, size)
+        return flat if fits else np.asarray(_fit(Image.fromarray(flat), size))
     try:
         with _open(raw) as picture:
             small = min(picture.size) < SMALLEST
@@ -69,8 +72,10 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
     return picture.convert(mode)
 
 
-def _fit(picture: Image.Image, size: int) -> Image.Image:
-    """Cut the middle square out and bring it to size x size."""
+def _fit(picture: Image.Image, size: int | None) -> Image.Image:
+    """Cut the middle square out and bring it to size x size; None leaves it as it is."""
+    if size is None:
+        return picture
     width, height = picture.size
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2

@@ -1,0 +1,77 @@
+"""A bundle in, a Subject for evaluation out: its engine, judge and features of real images. No torch, no images."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from export.bundle import Artifact, Bundle, BundleError, load_prior
+from export.engines import EngineError, open_engine
+from export.judge import OnnxJudge
+from training.evaluation.reference import Reference
+from training.evaluation.sight import Sees
+from training.evaluation.subject import BATCH, Model, Subject
+
+
+@contextmanager
+def bundle_subject(bundle: Bundle, engine: str | None = None) -> Iterator[Subject]:
+    """The pictures of the artifact that `engine` names as NAME or NAME:PRECISION; default: the first.
+
+    Raises BundleError where the bundle has no judge, EngineError where the engine is not there or cannot run.
+    """
+    manifest = bundle.manifest
+    artifact = chosen(bundle, engine)
+    judge, reference = bundle_judge(bundle), bundle_reference(bundle)
+    opened = open_engine(artifact.engine, artifact.precision, bundle.folder / artifact.file, artifact.buckets)
+    with closing(opened) as running:
+        yield Subject(
+            title=bundle.title,
+            about={
+                "kind": manifest.kind,
+                "data": manifest.source.data,
+                "images": f"{manifest.height}x{manifest.width}x{manifest.channels}",
+                "images seen": f"{manifest.source.images_seen:,}",
+                "engine": running.artifact,
+                "digest": bundle.digest,
+            },
+            model=Model(
+                manifest.latent,
+                manifest.class_names,
+                load_prior(bundle),
+                running.run,
+                max(running.buckets, default=BATCH),
+            ),
+            judge=judge,
+            reference=reference,
+        )
+
+
+def chosen(bundle: Bundle, engine: str | None) -> Artifact:
+    """The artifact that NAME or NAME:PRECISION means; None: the first. Raises EngineError with those there are."""
+    artifacts = bundle.manifest.artifacts
+    if engine is None:
+        return artifacts[0]
+    name, _, precision = engine.partition(":")
+    for artifact in artifacts:
+        if artifact.engine == name and precision in ("", artifact.precision):
+            return artifact
+    there = ", ".join(f"{artifact.engine}:{artifact.precision}" for artifact in artifacts)
+    raise EngineError(f"{bundle.title} has no artifact for '{engine}'", f"There is {there}.")
+
+
+def bundle_judge(bundle: Bundle) -> Sees:
+    """Raises BundleError for a bundle without one."""
+    part = bundle.manifest.judge
+    if part is None:
+        raise _without(bundle)
+    return OnnxJudge(bundle.folder / part.graph)
+
+
+def bundle_reference(bundle: Bundle) -> Reference:
+    """Raises BundleError for a bundle without one, EvaluationError for one that is damaged."""
+    part = bundle.manifest.judge
+    if part is None:
+        raise _without(bundle)
+    return Reference.load(bundle.folder / part.reference)
+
+
+def _without(bundle: Bundle) -> BundleError:
+    return BundleError(f"{bundle.title} has no judge", "Export its run again: limner export RUN.")

@@ -1,0 +1,74 @@
+"""A feature network that somebody brought in, as an ONNX file; the Fréchet distance in its features out.
+
+limner ships no Inception weights. Figures of such features never stand in one table with domain figures.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from export.bundle import hash_file
+from export.engines import EngineError
+from training.evaluation.metrics import fid
+from training.pictures import picture
+
+SIDE = 299  # pixels that pictures are brought to where the graph leaves it open: Inception v3's
+BATCH = 32
+STAGE = "looking through the features brought"
+
+Observe = Callable[[str, float], None]
+
+
+class Features:
+    """An ONNX graph with one input float32 [N, 3, H, W] of levels from 0 to 255; its first output is [N, F]."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises EngineError for a file that is no such graph."""
+        try:
+            import onnxruntime
+        except ModuleNotFoundError as error:
+            raise EngineError(
+                "onnxruntime is not installed", "In limner's folder: pip install '.[cpu]', or '.[gpu]'."
+            ) from error
+        try:
+            self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            (self._input,) = self._session.get_inputs()
+            _, channels, height, width = self._input.shape
+            if channels != 3 or self._input.type != "tensor(float)":
+                raise ValueError(f"its input is {self._input.type} {self._input.shape}")
+        except Exception as error:  # onnxruntime raises many types, none of them documented
+            raise EngineError(
+                f"{path} is no feature network", "It needs one input, float32 [N, 3, H, W] of levels from 0 to 255."
+            ) from error
+        self._size = (width if isinstance(width, int) else SIDE, height if isinstance(height, int) else SIDE)
+        self.sha256 = hash_file(path)
+
+    def look(self, images: np.ndarray, observe: Callable[[int], None] = lambda done: None) -> np.ndarray:
+        """uint8 [N, H, W, C] -> float32 [N, F]; resized by antialiased bicubic interpolation (Parmar et al. 2022)."""
+        parts = []
+        for start in range(0, len(images), BATCH):
+            levels = np.stack([self._level(image) for image in images[start : start + BATCH]])
+            observe(start)
+            parts.append(np.asarray(self._session.run(None, {self._input.name: levels})[0]))
+        return np.concatenate(parts).reshape(len(images), -1)
+
+    def _level(self, image: np.ndarray) -> np.ndarray:
+        resized = picture(image).convert("RGB").resize(self._size, Image.Resampling.BICUBIC)
+        return np.asarray(resized, np.float32).transpose(2, 0, 1)
+
+
+def inception_fid(
+    path: Path, pictures: np.ndarray, real: np.ndarray, observe: Observe = lambda stage, fraction: None
+) -> dict[str, Any]:
+    """uint8 [N, H, W, C] and [M, H, W, C] -> the distance and its own protocol. Raises EngineError."""
+    features = Features(path)
+    count = len(pictures) + len(real)
+    observe(STAGE, 0.0)
+    drawn = features.look(pictures, lambda done: observe(STAGE, done / count))
+    known = features.look(real, lambda done: observe(STAGE, (len(pictures) + done) / count))
+    distance = fid(drawn, known)
+    counts = {"samples": len(pictures), "reference": len(real)}
+    return {"fid": round(distance, 4)} | counts | {"features": path.name, "features_sha256": features.sha256}
