@@ -12,11 +12,13 @@ from PIL import Image
 
 from export.bundle import hash_file
 from export.engines import EngineError
+from export.engines.session import open_session
 from training.evaluation.metrics import fid
 from training.pictures import picture
 
 SIDE = 299  # pixels that pictures are brought to where the graph leaves it open: Inception v3's
 BATCH = 32
+NEEDED = "A feature network has one input, float32 [N, 3, H, W] of levels from 0 to 255."
 STAGE = "looking through the features brought"
 
 Observe = Callable[[str, float], None]
@@ -27,22 +29,12 @@ class Features:
 
     def __init__(self, path: Path) -> None:
         """Raises EngineError for a file that is no such graph."""
-        try:
-            import onnxruntime
-        except ModuleNotFoundError as error:
-            raise EngineError(
-                "onnxruntime is not installed", "In limner's folder: pip install '.[cpu]', or '.[gpu]'."
-            ) from error
-        try:
-            self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-            (self._input,) = self._session.get_inputs()
-            _, channels, height, width = self._input.shape
-            if channels != 3 or self._input.type != "tensor(float)":
-                raise ValueError(f"its input is {self._input.type} {self._input.shape}")
-        except Exception as error:  # onnxruntime raises many types, none of them documented
-            raise EngineError(
-                f"{path} is no feature network", "It needs one input, float32 [N, 3, H, W] of levels from 0 to 255."
-            ) from error
+        self._session = open_session(path, mend=NEEDED)
+        self._input, *others = self._session.get_inputs()
+        shape = self._input.shape
+        if others or self._input.type != "tensor(float)" or len(shape) != 4 or shape[1] != 3:
+            raise EngineError(f"{path} has an input {self._input.type} {shape}", NEEDED)
+        _, _, height, width = shape
         self._size = (width if isinstance(width, int) else SIDE, height if isinstance(height, int) else SIDE)
         self.sha256 = hash_file(path)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from export.engines import EngineError
+from export.engines.session import open_session
 from training.evaluation.sight import check
 
 BATCH = 512  # pictures looked at at once
@@ -16,21 +17,12 @@ class OnnxJudge:
 
     def __init__(self, path: Path) -> None:
         """Raises EngineError where ONNX Runtime is missing or cannot load the file."""
+        self._session = open_session(path)
         try:
-            import onnxruntime
-        except ModuleNotFoundError as error:
-            raise EngineError(
-                "onnxruntime is not installed", "In limner's folder: pip install '.[cpu]', or '.[gpu]'."
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             _, self.size, _, self.channels = self._session.get_inputs()[0].shape
             self._sha256 = self._session.get_modelmeta().custom_metadata_map[HASH]
-        except Exception as error:  # onnxruntime raises many types, none of them documented
-            raise EngineError(f"ONNX Runtime cannot load {path}", "Export the run again.") from error
+        except (ValueError, KeyError) as error:
+            raise EngineError(f"{path} is no judge", "Export the run again.") from error
 
     def look(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Raises EvaluationError for pictures of another shape."""

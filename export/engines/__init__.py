@@ -55,13 +55,8 @@ def open_engine(
 ) -> Engine:
     """Open an artifact's file. `threads`: CPU threads of one run, None = the engine's choice. Raises EngineError."""
     if engine == "onnxruntime":
-        try:
-            from export.engines.onnxruntime import OnnxRuntime
-        except ModuleNotFoundError as error:
-            raise EngineError(
-                f"{(error.name or '').partition('.')[0]} is not installed",
-                "In limner's folder: pip install '.[cpu]', or '.[gpu]'.",
-            ) from error
+        from export.engines.onnxruntime import OnnxRuntime
+
         return OnnxRuntime(path, precision, buckets, threads)
     raise EngineError(f"this limner has no engine '{engine}'", "Serve an artifact for onnxruntime.")
 

@@ -7,9 +7,9 @@ import platform
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from export.engines import EngineError, NonFinite, padded
+from export.engines.session import open_session
 
 
 class OnnxRuntime:
@@ -18,19 +18,15 @@ class OnnxRuntime:
     def __init__(
         self, path: Path, precision: str = "fp32", buckets: tuple[int, ...] = (), threads: int | None = None
     ) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads or 0
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads must not burn cores
-        try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises many types, none of them documented
-            raise EngineError(f"ONNX Runtime cannot load {path}", "Export the run again.") from error
+        self._session = open_session(path, threads)
+        import onnxruntime  # that it is installed is known now
+
+        self._version = onnxruntime.__version__
         self._conditional = any(node.name == "label" for node in self._session.get_inputs())
         self.buckets = buckets
         self._precision = precision
         self._device = f"cpu-{_instruction_set()}"
-        self.artifact = f"onnxruntime-{precision}-{onnxruntime.__version__}-{self._device}"
+        self.artifact = f"onnxruntime-{precision}-{self._version}-{self._device}"
 
     def run(self, z: np.ndarray, label: np.ndarray | None) -> np.ndarray:
         feed = {"z": padded(z, self.buckets)}
@@ -52,7 +48,7 @@ class OnnxRuntime:
         return {
             "engine": "onnxruntime",
             "precision": self._precision,
-            "version": onnxruntime.__version__,
+            "version": self._version,
             "device": self._device,
         }
 

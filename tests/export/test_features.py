@@ -59,6 +59,12 @@ def test_the_distance_says_which_features_and_how_many_pictures(tmp_path: Path) 
 def test_another_file_is_refused_with_what_is_needed(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("no graph")
     grey = network(tmp_path / "grey.onnx", ["N", 1, 8, 8])
-    for path in (tmp_path / "text.onnx", tmp_path / "missing.onnx", grey):
-        with pytest.raises(EngineError, match=r"is no feature network\. It needs one input, float32 \[N, 3, H, W\]"):
+    counts = network(tmp_path / "counts.onnx", ["N", 3, 8, 8], TensorProto.INT64)
+    for path, what in (
+        (tmp_path / "text.onnx", r"ONNX Runtime cannot load .*text\.onnx"),
+        (tmp_path / "missing.onnx", r"ONNX Runtime cannot load .*missing\.onnx"),
+        (grey, r"grey\.onnx has an input tensor\(float\) \['N', 1, 8, 8\]"),
+        (counts, r"counts\.onnx has an input tensor\(int64\)"),
+    ):
+        with pytest.raises(EngineError, match=rf"{what}\. A feature network has one input, float32 \[N, 3, H, W\]"):
             Features(path)
