@@ -602,6 +602,7 @@ def _serve(settings: "Settings", tries: int = 1, demo: bool = False) -> None:
     if demo:
         _say(f"  curl -fsS -X POST '{url}/generate?label=3' -o three.png")
         _say(f"  playground: {url}/")
+        _say(f"  how good they are: limner evaluate {DEMO_RUN} --html")
         _open_browser(url)
     serve(application, settings, listener)
 

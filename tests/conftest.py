@@ -66,10 +66,13 @@ def mixture(models: Path) -> Path:
 
 
 def _train(home: Path, name: str, kind: "Kind", dataset: "Dataset") -> None:
+    import torch
+
     from training import loop
     from training.config import TrainConfig
     from training.run import RunFolder
 
+    torch.set_num_threads(1)  # nets this small gain nothing from more, and threads wait for one another
     config = TrainConfig(model=kind, out=home / name, epochs=4, batch=16, width=4, latent=6, device="cpu")
     RunFolder(config.out).create(config)
     loop.train(config, dataset, cache=home / "judges")

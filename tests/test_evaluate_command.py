@@ -22,7 +22,7 @@ def evaluate(tmp_path: Path, environment: dict[str, str]) -> Evaluate:
         return subprocess.run(
             [sys.executable, "-m", "limner", "evaluate", *map(str, arguments)],
             cwd=tmp_path,
-            env=environment | {"COLUMNS": "200"},
+            env=environment | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             check=False,
@@ -98,7 +98,7 @@ def test_a_run_finds_its_own_images(evaluate: Evaluate, tmp_path: Path, pictures
             *(sys.executable, "-m", "limner", "train", "--model", "cvae", "--data", str(pictures), "--size", "28"),
             *("--out", "run", "--epochs", "1", "--set", "width=4", "--set", "latent=4"),
         ],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=240,
+        cwd=tmp_path, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     result = evaluate("run", "--samples", 60, "--repeats", 1, "--html")
