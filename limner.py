@@ -61,7 +61,7 @@ def main() -> None:
             raise
         _complain(f"{error.filename or 'the system'}: {error.strerror or error}. Try another place.")
     except KeyboardInterrupt:
-        sys.exit(130)
+        _complain("stopped", 130)
 
 
 def _complain(text: str, exit_code: int = 1) -> NoReturn:
@@ -232,7 +232,7 @@ def evaluate(
         typer.Option(min=1, max=10_000, help="Pictures.", show_default="as many as real ones, 1,000 or more"),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, max=100, help="Blocks of other seeds, for the spread.")] = 3,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first picture.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the first picture.", metavar="SEED")] = 0,
     data: Annotated[
         str | None, typer.Option(help="The real images, for the report.", show_default="a run's own")
     ] = None,
@@ -253,35 +253,41 @@ def evaluate(
     A bundle is judged by its exported engine and judge, without torch and without the images.
     """
     with _needs("evaluate"):
+        from export.features import Features, inception_fid
         from training.evaluation.examine import examine
         from training.evaluation.gather import gather, same_images
         from training.evaluation.report import render
         from training.evaluation.table import as_json, as_table
         from training.progress import Stages
     where = output or (_report_path(subject) if html else None)
+    if where is not None and (where.is_dir() or not os.access(where.parent, os.W_OK)):
+        raise ConfigError(f"cannot write '{where}'", "Name a file in a folder that can be written: -o report.html.")
+    if (data is not None or limit is not None) and where is None and inception is None:
+        raise ConfigError("--data and --limit are for a report or --inception", "Add --html, or leave them out.")
     with _subject(subject, engine) as found, Stages(err) as stages, _needs("evaluate"):
-        real, missing, brought = None, "", None
+        real, missing, features, brought, page = None, "", None, None, None
         if where is not None or inception is not None:
             real, missing = _images(found, data, limit, stages.data)
-            if inception is not None and real is None:
+        if real is not None:
+            same_images(found, real)  # refused before minutes are spent
+        if inception is not None:
+            if real is None:
                 raise ConfigError("Inception features need the real images", missing)
+            features = Features(inception)
         examined = examine(found, samples, repeats, seed, stages.stage)
-        if inception is not None and real is not None:
-            from export.features import inception_fid
-
-            brought = inception_fid(inception, examined.pictures, same_images(found, real).images, stages.stage)
+        if features is not None and real is not None:
+            brought = inception_fid(features, examined.pictures, same_images(found, real).images, stages.stage)
         if where is not None:
-            stages.stage("report", 0.0)
-            contents = gather(found, examined, real, [missing] if missing else [], inception=brought)
-            where.write_text(render(contents), encoding="utf-8")
+            stages.stage("writing the report", 0.0)
+            page = render(gather(found, examined, real, [missing] if missing else [], brought))
+            stages.stage("writing the report", 1.0)
     if json:
-        import json as notation
-
-        print(notation.dumps(as_json(found, examined, brought), indent=2))
+        _print_json(as_json(found, examined, brought))
     else:
         out.print(as_table(found, examined, brought))
-    if where is not None:
-        err.print(f"report: {where}", markup=False)
+    if where is not None and page is not None:
+        where.write_text(page, encoding="utf-8")
+        err.print(f"report: {where}{f' (without real images: {missing})' if missing else ''}", markup=False)
 
 
 def _is_run(path: Path) -> bool:
@@ -294,7 +300,7 @@ def _report_path(subject: Path) -> Path:
         from training.run import RunFolder
 
         return RunFolder(subject).report
-    manifest = _newest(subject).manifest
+    manifest = _newest(subject, "run or bundle").manifest
     return Path(f"{manifest.name}-{manifest.version}.html")
 
 
@@ -304,7 +310,7 @@ def _subject(path: Path, engine: str | None = None) -> Iterator["Subject"]:
     if not _is_run(path):
         from export.bundle_subject import bundle_subject
 
-        with bundle_subject(_newest(path), engine) as subject:
+        with bundle_subject(_newest(path, "run or bundle"), engine) as subject:
             yield subject
         return
     if engine is not None:
@@ -318,16 +324,16 @@ def _images(
     subject: "Subject", data: str | None, limit: int | None, observe: Callable[[float], None]
 ) -> tuple["Dataset | None", str]:
     """The images that a subject was trained on, or None and why they are not there."""
-    config = subject.config or {}
-    name = data or config.get("data")
-    if name is None:
-        return None, f"A bundle has no images: name those of its training, --data {subject.reference.data}."
+    config: dict[str, Any] = (subject.config or {}) if data is None else {"data": data}
+    if "data" not in config:
+        return None, f"Its images are not known here: name those of its training, --data {subject.reference.data}."
     with _needs("train"):
         from training.data import load
     try:
-        return load(name, subject.reference.size, limit or config.get("limit"), observe), ""
+        count = config.get("limit") if limit is None else limit
+        return load(config["data"], subject.reference.size, count, observe), ""
     except LimnerError as error:
-        if data is not None:
+        if data is not None or limit is not None:
             raise
         return None, str(error)
 
@@ -337,20 +343,20 @@ def _judge(path: Path) -> "Sees":
     if not _is_run(path):
         from export.bundle_subject import bundle_judge
 
-        return bundle_judge(_newest(path))
+        return bundle_judge(_newest(path, "run or bundle"))
     with _needs("train"):
         from training.judge import Judge
         from training.run import RunFolder
     return Judge.load(RunFolder(path).judge)
 
 
-def _newest(path: Path) -> "Bundle":
+def _newest(path: Path, what: str = "bundle") -> "Bundle":
     """The newest version at `path`: a version's folder, a model's, or a repository of one model."""
     from export.bundle import BundleError, read, version_folders
 
     folders = version_folders(path)
     if not folders:
-        raise BundleError(f"no bundle at '{path}'", "Make one: limner export RUN.")
+        raise BundleError(f"no {what} at '{path}'", "Train a run, or export one: limner export RUN.")
     names = {folder.parent.resolve().name for folder in folders}
     if len(names) > 1:
         raise BundleError(f"'{path}' holds {len(names)} models", f"Name one of {', '.join(sorted(names))}.")

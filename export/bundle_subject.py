@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from export.bundle import Artifact, Bundle, BundleError, load_prior
+from export.bundle import Artifact, Bundle, BundleError, JudgeFiles, load_prior
 from export.engines import EngineError, open_engine
 from export.judge import OnnxJudge
 from training.evaluation.reference import Reference
@@ -59,19 +59,22 @@ def chosen(bundle: Bundle, engine: str | None) -> Artifact:
 
 def bundle_judge(bundle: Bundle) -> Sees:
     """Raises BundleError for a bundle without one."""
-    part = bundle.manifest.judge
-    if part is None:
-        raise _without(bundle)
-    return OnnxJudge(bundle.folder / part.graph)
+    part = _files(bundle)
+    judge = OnnxJudge(bundle.folder / part.graph)
+    if judge.sha256() != part.sha256:
+        raise BundleError(f"{part.graph} of {bundle.title} is another judge than its manifest says", _AGAIN)
+    return judge
 
 
 def bundle_reference(bundle: Bundle) -> Reference:
     """Raises BundleError for a bundle without one, EvaluationError for one that is damaged."""
-    part = bundle.manifest.judge
-    if part is None:
-        raise _without(bundle)
-    return Reference.load(bundle.folder / part.reference)
+    return Reference.load(bundle.folder / _files(bundle).reference)
 
 
-def _without(bundle: Bundle) -> BundleError:
-    return BundleError(f"{bundle.title} has no judge", "Export its run again: limner export RUN.")
+_AGAIN = "Export its run again: limner export RUN."
+
+
+def _files(bundle: Bundle) -> JudgeFiles:
+    if bundle.manifest.judge is None:
+        raise BundleError(f"{bundle.title} has no judge", _AGAIN)
+    return bundle.manifest.judge

@@ -74,7 +74,7 @@ def test_the_table_names_protocol_and_floor(evaluate: Evaluate, models: Path) ->
     assert "domain FID" in result.stdout
     assert "real images" in result.stdout
     assert "60 pictures from seed 0 on, against 60 images of all splits" in result.stdout
-    assert result.stderr.splitlines() == ["real images", "pictures", "figures"]
+    assert result.stderr.splitlines() == ["looking at real images", "drawing pictures", "measuring"]
 
 
 def test_the_report_of_a_bundle_is_written_here_and_says_what_is_missing(
@@ -82,10 +82,11 @@ def test_the_report_of_a_bundle_is_written_here_and_says_what_is_missing(
 ) -> None:
     result = evaluate(models / "digits", "--samples", 60, "--repeats", 1, "--html")
     assert result.returncode == 0, result.stderr
-    assert result.stderr.strip().splitlines()[-1] == "report: digits-1.html"
+    said = "report: digits-1.html (without real images: Its images are not known here: name those of its training, "
+    assert result.stderr.strip().splitlines()[-1] == f"{said}--data squares.)"
     page = (tmp_path / "digits-1.html").read_text()
     assert page.startswith("<!doctype html>")
-    assert "A bundle has no images: name those of its training, --data squares." in page
+    assert "Its images are not known here: name those of its training, --data squares." in page
     assert sorted(path.name for path in (models / "digits" / "1").iterdir()) == [
         "judge.npz", "judge.onnx", "manifest.json", "model.onnx", "samples.png",
     ]  # fmt: skip
@@ -98,8 +99,13 @@ def test_a_run_finds_its_own_images(evaluate: Evaluate, tmp_path: Path, pictures
             *(sys.executable, "-m", "limner", "train", "--model", "cvae", "--data", str(pictures), "--size", "28"),
             *("--out", "run", "--epochs", "1", "--set", "width=4", "--set", "latent=4"),
         ],
-        cwd=tmp_path, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=240,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
     assert trained.returncode == 0, trained.stderr
     result = evaluate("run", "--samples", 60, "--repeats", 1, "--html")
     assert result.returncode == 0, result.stderr
@@ -124,7 +130,10 @@ def test_a_run_finds_its_own_images(evaluate: Evaluate, tmp_path: Path, pictures
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["nowhere"], "no bundle at 'nowhere'"),
+        (["nowhere"], "no run or bundle at 'nowhere'. Train a run, or export one"),
+        (["{run}", "-o", "missing/page.html"], "cannot write 'missing/page.html'. Name a file in a folder"),
+        (["{run}", "-o", "."], "cannot write '.'"),
+        (["{run}", "--data", "mnist-5k"], "--data and --limit are for a report or --inception. Add --html"),
         (["{models}"], "holds 2 models. Name one of digits, plain."),
         (["{models}/digits", "--engine", "tensorrt"], "digits@1 has no artifact for 'tensorrt'. There is onnxruntime"),
         (["{run}", "--engine", "onnxruntime"], "a run has no engines. Leave --engine out, or name a bundle."),

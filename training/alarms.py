@@ -21,8 +21,9 @@ class Alarm(NamedTuple):
 def alarms(figures: Mapping[str, float | None]) -> list[Alarm]:
     """The alarms that `figures` give cause for; a figure that a model does not have is left out or None.
 
-    within_class_variance_ratio, class_histogram_distance, recall, copies: of an evaluation. told_apart: share of real
-    images whose logit is above that of the generated image beside them, over the last steps of an adversarial kind.
+    within_class_variance_ratio, class_histogram_distance, recall, sharpness_ratio, copies: of an evaluation.
+    told_apart: share of real images whose logit is above that of the generated image beside them, over the last steps
+    of an adversarial kind.
     active_units: share of latents whose posterior mean varies over the images (Burda et al. 2016).
     """
     rows: list[tuple[str, bool, str, str]] = []
@@ -47,6 +48,16 @@ def alarms(figures: Mapping[str, float | None]) -> list[Alarm]:
         "recall", "recall", 0.1, None,
         "The pictures cover {:.0%} of the real ones",
         "Usual mend: more epochs, or more width; for a GAN a higher discriminator_rate.",
+    )  # fmt: skip
+    check(
+        "sharpness_ratio", "blurred", 0.5, None,
+        "The pictures are blurred: their edges have {:.0%} of the strength of real ones",
+        "Usual mend: more epochs, or more width; for a VAE the critic (--set critic=20).",
+    )  # fmt: skip
+    check(
+        "sharpness_ratio", "noisy", None, 2.0,
+        "The pictures are noisy: their edges have {:.0%} of the strength of real ones",
+        "Usual mend: more epochs, or lower rates.",
     )  # fmt: skip
     check(
         "copies", "copies", None, 0.2,

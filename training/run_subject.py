@@ -1,5 +1,7 @@
 """A run folder in, a Subject for evaluation out: its best generator, its judge, its features of real images."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from training.judge import Judge
 from training.objectives import objective_for
 from training.pixels import to_levels
 from training.run import RunFolder
-from training.sampling import load_generator, load_weights, model_of, stored_prior
+from training.sampling import load_generator, load_weights, model_of, sample, stored_prior
 
 
 def run_subject(run: Path) -> Subject:
@@ -36,7 +38,7 @@ def run_subject(run: Path) -> Subject:
             "images seen": f"{state['images']:,}",
             "weights": path.name,
         },
-        model=model_of(generator, spec, prior),
+        model=replace(model_of(generator, spec, prior), run=partial(sample, generator, finite=True)),
         judge=Judge.load(folder.judge),
         reference=Reference.load(folder.reference),
         reconstruct=None if config is None else _reconstruct(folder, spec, config),

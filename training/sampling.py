@@ -11,7 +11,7 @@ from torch import Tensor
 from training import checkpoint
 from training.config import ModelSpec
 from training.data import Dataset, Images
-from training.errors import RunError
+from training.errors import EvaluationError, RunError
 from training.evaluation.subject import Model
 from training.networks import Generator
 from training.pictures import labelled_rows
@@ -53,11 +53,21 @@ def model_of(generator: Generator, spec: ModelSpec, prior: Prior | None) -> Mode
 
 
 @torch.inference_mode()
-def sample(generator: Generator, z: np.ndarray, label: np.ndarray | None) -> np.ndarray:
-    """z float32 [N, latent], label int64 [N] or None -> uint8 [N, H, W, C], as the served graph gives them."""
+def sample(generator: Generator, z: np.ndarray, label: np.ndarray | None, finite: bool = False) -> np.ndarray:
+    """z float32 [N, latent], label int64 [N] or None -> uint8 [N, H, W, C], as the served graph gives them.
+
+    With `finite`, raises EvaluationError where a picture is not: as levels it would be black.
+    """
     device = next(generator.parameters()).device
     given = None if label is None else torch.as_tensor(label).to(device)
-    return to_levels(generator(torch.as_tensor(z).to(device), given)).cpu().numpy()
+    image = generator(torch.as_tensor(z).to(device), given)
+    bad = int((~torch.isfinite(image)).flatten(1).any(1).sum()) if finite else 0
+    if bad:
+        raise EvaluationError(
+            f"the generator gives pictures that are not finite, {bad} of {len(z)}",
+            "Train again with lower rates, or go back to an earlier checkpoint.",
+        )
+    return to_levels(image).cpu().numpy()
 
 
 class Grid:

@@ -47,7 +47,7 @@ def test_grey_is_repeated_to_three_channels(tmp_path: Path) -> None:
 def test_the_distance_says_which_features_and_how_many_pictures(tmp_path: Path) -> None:
     path = network(tmp_path / "net.onnx", ["N", 3, 8, 8])
     drawn, real, told = colours(50, 1), colours(60, 2), list[float]()
-    found = inception_fid(path, drawn, real, lambda stage, fraction: told.append(fraction))
+    found = inception_fid(Features(path), drawn, real, lambda stage, fraction: told.append(fraction))
     expected = fid(drawn[:, 0, 0].astype(float), real[:, 0, 0].astype(float))
     assert found["fid"] == pytest.approx(expected, rel=1e-4)
     assert (found["samples"], found["reference"], found["features"]) == (50, 60, "net.onnx")
@@ -64,7 +64,22 @@ def test_another_file_is_refused_with_what_is_needed(tmp_path: Path) -> None:
         (tmp_path / "text.onnx", r"ONNX Runtime cannot load .*text\.onnx"),
         (tmp_path / "missing.onnx", r"ONNX Runtime cannot load .*missing\.onnx"),
         (grey, r"grey\.onnx has an input tensor\(float\) \['N', 1, 8, 8\]"),
+        (network(tmp_path / "one.onnx", [1, 3, 8, 8]), r"one\.onnx has an input tensor\(float\) \[1, 3, 8, 8\]"),
         (counts, r"counts\.onnx has an input tensor\(int64\) .*"),
     ):
         with pytest.raises(EngineError, match=rf"{what}\. A feature network has one input, float32 \[N, 3, H, W\]"):
             Features(path)
+
+
+def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 8, 8])
+    found = helper.make_tensor_value_info("found", TensorProto.FLOAT, ["N", 3, 8, 8])
+    nodes = [
+        helper.make_node("Sub", ["image", "image"], ["zero"]),
+        helper.make_node("Div", ["zero", "zero"], ["found"]),
+    ]
+    graph = helper.make_graph(nodes, "features", [image], [found])
+    opset = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "nan.onnx")
+    with pytest.raises(EngineError, match="the features brought are not finite"):
+        Features(tmp_path / "nan.onnx").look(colours(3, 1))

@@ -15,6 +15,7 @@ HEALTHY = {
     "within_class_variance_ratio": 0.9,
     "class_histogram_distance": 0.05,
     "recall": 0.5,
+    "sharpness_ratio": 1.0,
     "copies": 0.01,
     "told_apart": 0.8,
     "active_units": 0.9,
@@ -23,6 +24,8 @@ ILL = [
     ("collapse", "within_class_variance_ratio", 0.4, 0.2, "0.20 of real"),
     ("classes", "class_histogram_distance", 0.25, 0.4, "40% of the pictures"),
     ("recall", "recall", 0.1, 0.02, "2% of the real ones"),
+    ("blurred", "sharpness_ratio", 0.5, 0.06, "6% of the strength"),
+    ("noisy", "sharpness_ratio", 2.0, 2.5, "250% of the strength"),
     ("copies", "copies", 0.2, 0.5, "50% of the pictures are nearer to a training image"),
     ("discriminator-wins", "told_apart", 0.995, 0.999, "99.9% of the pairs"),
     ("discriminator-blind", "told_apart", 0.55, 0.51, "only 51% of the pairs"),
@@ -60,7 +63,15 @@ def test_a_figure_that_is_missing_or_none_raises_nothing(name: str) -> None:
 
 def test_several_things_can_go_wrong_at_once() -> None:
     ill = {name: value for _, name, _, value, _ in ILL}  # of told_apart the last
-    assert codes(ill) == ["collapse", "classes", "recall", "copies", "discriminator-blind", "posterior-collapse"]
+    assert codes(ill) == [
+        "collapse",
+        "classes",
+        "recall",
+        "noisy",
+        "copies",
+        "discriminator-blind",
+        "posterior-collapse",
+    ]
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for _, name, _, value, _ in ILL])

@@ -103,3 +103,14 @@ def test_a_damaged_prior_is_said(trained: Callable[[str], RunFolder]) -> None:
     checkpoint.save(folder.best, state)
     with pytest.raises(RunError, match=r"best\.pt holds a damaged prior"):
         run_subject(folder.path)
+
+
+def test_a_generator_that_gives_no_finite_picture_is_an_error_and_no_figure(
+    trained: Callable[[str], RunFolder],
+) -> None:
+    folder = trained("gan")
+    state = checkpoint.load(folder.best)
+    state["ema"]["project.bias"].fill_(float("nan"))
+    checkpoint.save(folder.best, state)
+    with pytest.raises(EvaluationError, match="the generator gives pictures that are not finite, 60 of 60"):
+        examine(run_subject(folder.path), samples=60)

@@ -1,5 +1,6 @@
 """A model and a reference in, figures about its pictures out, beside the same figures of real images."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -36,7 +37,8 @@ class Evaluation:
     def floor(self) -> dict[str, float]:
         """The same figures of real images: what a perfect generator would reach."""
         seen, real = (side.known(self._conditional).sight for side in self._reference.floor(self._samples))
-        return self._figures(seen, real)
+        found = self._figures(seen, real)
+        return found | {name: round(value, 4) for name, value in verdicts(self._real, found).items()}
 
     def __call__(self, model: Model) -> dict[str, float]:
         """Raises nothing that depends on how bad its pictures are."""
@@ -66,6 +68,18 @@ def figures(seen: Sight, real: Sight, conditional: bool, class_names: tuple[str,
         taken, known = (side.logits.argmax(1) for side in (seen, real))
         found["class_histogram_distance"] = metrics.class_histogram_distance(taken, known, len(class_names))
     return found
+
+
+def verdicts(real: Sight, found: Mapping[str, float]) -> dict[str, float]:
+    """The floors of those of the figures `found` that go by verdicts: of the reference itself.
+
+    The judge has learnt the training images by heart, and is surer of them than of anything new.
+    """
+    floors = {
+        "agreement": lambda: metrics.agreement(real.logits, real.classes),
+        "inception_score": lambda: metrics.inception_score(real.logits),
+    }
+    return {name: floor() for name, floor in floors.items() if name in found}
 
 
 def closing(judge: Sees, reference: Reference, conditional: bool, seed: int, model: Model) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A subject in, every figure with its spread and its floor out: what `limner evaluate` does."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -10,15 +10,16 @@ import numpy as np
 
 from training.errors import EvaluationError
 from training.evaluation import metrics
-from training.evaluation.evaluate import figures, labels_for, samples_for
+from training.evaluation.evaluate import figures, labels_for, samples_for, verdicts
 from training.evaluation.figures import MEANINGS, Figure
-from training.evaluation.reference import MOST, Reference, Side
+from training.evaluation.reference import DESCRIBED, MOST, Reference, Side
 from training.evaluation.subject import Subject
 from training.evaluation.transfer import transfer_accuracy
+from training.latents import SEEDS
 
 REPEATS = 3
 EXAM = 2_500  # real images that the classifier of the transfer accuracy is tested on
-HONEST = {"copying": 0.5, "copies": 0.01}  # of unseen real images themselves, by definition
+HONEST = 0.5  # the copying of unseen real images themselves, by definition
 
 Observe = Callable[[str, float], None]
 Found = dict[str, float]
@@ -46,8 +47,9 @@ def examine(
     seed: int = 0,
     observe: Observe = lambda stage, fraction: None,
 ) -> Examined:
-    """`samples` pictures (default: as many as the reference has, 1,000 to 10,000) of the seeds from `seed` on, again
-    for each repeat of the seeds that follow.
+    """`samples` pictures of the seeds from `seed` on, and again for each repeat of the seeds that follow.
+
+    Default: as many pictures as the reference has, 1,000 to 10,000. Seeds wrap around at 2^63.
 
     Raises EvaluationError where there are fewer pictures than a figure needs, where judge and reference do not belong
     together or to the model, and where a figure is not finite; EngineError as the model does.
@@ -58,29 +60,32 @@ def examine(
     conditional = model.classes > 0
     real = reference.real.known(conditional)
     trained = reference.real if reference.training is None else reference.training
-    observe("real images", 0.0)
+    observe("looking at real images", 0.0)
+    seeds = [(seed + repeat * samples) % SEEDS for repeat in range(repeats)]
     alone = reference.training is None
     held_out, _ = metrics.nearest(real.sight.features, trained.sight.features, apart=alone)
     floor_side, floor_real = (side.known(conditional) for side in reference.floor(samples))
-    floor = _all(floor_side, floor_real, conditional, reference) | HONEST
+    floor = _every_figure(floor_side, floor_real, conditional, reference)
+    floor |= verdicts(real.sight, floor) | {"copying": HONEST, "copies": metrics.copies(held_out, held_out)}
 
     blocks: list[Found] = []
-    first: tuple[Any, ...] = ()
+    first: Examined | None = None
     label = labels_for(reference, samples) if conditional else None
-    for repeat in range(repeats):
-        done = repeat / repeats
-        drawn = partial(_part, observe, done, 0.5 / repeats)
-        pictures = model.pictures(seed + repeat * samples, samples, label, drawn)
-        observe("figures", done + 0.5 / repeats)
+    observe("looking at real images", 1.0)
+    for repeat, begin in enumerate(seeds):
+        pictures = model.pictures(begin, samples, label, partial(_part, observe, repeat / repeats, 1 / repeats))
+        observe("drawing pictures", (repeat + 1) / repeats)
+        observe("measuring", repeat / repeats)
         side = Side.of(subject.judge, pictures, label, len(reference.class_names), thorough=True)
         distances, nearest = metrics.nearest(side.sight.features, trained.sight.features)
         copied = {
             "copying": metrics.copying(distances, held_out),
             "copies": metrics.copies(distances, held_out),
         }
-        blocks.append(_all(side, real, conditional, reference) | copied)
-        first = first or (pictures, label, distances, nearest, held_out)
-    observe("figures", 1.0)
+        blocks.append(_every_figure(side, real, conditional, reference) | copied)
+        first = first or Examined({}, {}, pictures, label, distances, nearest, held_out)
+    observe("measuring", 1.0)
+    assert first is not None
     found = {name: _figure(name, blocks, floor) for name in MEANINGS if name in blocks[0]}
     protocol = {
         "data": reference.data,
@@ -89,15 +94,15 @@ def examine(
         "seed": seed,
         "split": reference.split,
         "reference": len(reference.real),
-        "training": len(trained),
+        "training": 0 if alone else len(trained),
         "judge_sha256": reference.judge_sha256,
         "limner": version("limner"),
     }
-    return Examined(found, protocol, *first)
+    return replace(first, figures=found, protocol=protocol)
 
 
 def _part(observe: Observe, begin: float, share: float, fraction: float) -> None:
-    observe("pictures", begin + share * fraction)
+    observe("drawing pictures", begin + share * fraction)
 
 
 def _check(subject: Subject) -> None:
@@ -115,7 +120,7 @@ def _check(subject: Subject) -> None:
         )
 
 
-def _all(seen: Side, real: Side, conditional: bool, reference: Reference) -> Found:
+def _every_figure(seen: Side, real: Side, conditional: bool, reference: Reference) -> Found:
     """Every figure of one side against the other."""
     if min(len(seen), len(real)) <= metrics.NEIGHBOURS:
         metrics.neighbourhood(seen.sight.features, real.sight.features)  # says how many it needs
@@ -130,7 +135,7 @@ def _all(seen: Side, real: Side, conditional: bool, reference: Reference) -> Fou
     if reference.class_names:
         found["inception_score"] = metrics.inception_score(seen.sight.logits)
     if conditional:
-        lessons, exam = seen.pixels.descriptors, real.pixels.descriptors[:EXAM]
+        lessons, exam = seen.pixels.descriptors[:DESCRIBED], real.pixels.descriptors[:EXAM]
         found["transfer_accuracy"] = transfer_accuracy(
             lessons, seen.sight.classes[: len(lessons)], exam, real.sight.classes[: len(exam)]
         )

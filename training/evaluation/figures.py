@@ -1,7 +1,10 @@
 """What each figure is called, which way is better, what it can tell and what not: one place for all who show it."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+NO_NUMBER = "–"
 
 Best = Literal["low", "high", "real"]  # "real": as near as can be to the same figure of real images
 
@@ -112,3 +115,11 @@ MEANINGS: dict[str, Meaning] = {
         "which of the three is wrong",
     ),
 }  # fmt: skip
+
+
+def number(value: float | None, digits: int) -> str:
+    """A figure in words; a dash where it is none."""
+    if value is None or not math.isfinite(value):
+        return NO_NUMBER
+    text = f"{value:,.{digits}f}"
+    return text.replace("-", "−") if float(text.replace(",", "")) else f"{0:.{digits}f}"  # no "-0.00"

@@ -9,9 +9,8 @@ from training.alarms import alarms
 from training.data.images import Dataset, Images
 from training.errors import EvaluationError
 from training.evaluation.examine import Examined
-from training.evaluation.reference import reference_images, training_images
+from training.evaluation.reference import Side, reference_images, training_images
 from training.evaluation.report.contents import Blind, Contents, Neighbours, Reconstructions, Rows
-from training.evaluation.sight import Sight
 from training.evaluation.subject import Model, Subject
 from training.latents import draw
 
@@ -26,9 +25,13 @@ PROBE, TOLERANCE = 64, 1e-2  # images looked at again, and how far (of the large
 
 
 def gather(
-    subject: Subject, examined: Examined, dataset: Dataset | None, missing: Sequence[str] = (), **more: Any
+    subject: Subject,
+    examined: Examined,
+    dataset: Dataset | None,
+    missing: Sequence[str] = (),
+    inception: dict[str, Any] | None = None,
 ) -> Contents:
-    """`dataset` None: what needs real pictures is left out. `more` goes into the contents as it is.
+    """`dataset` None: what needs real pictures is left out, and `missing` says why.
 
     Raises EvaluationError where the images are not those that the features of the reference were taken from.
     """
@@ -50,24 +53,34 @@ def gather(
         blind=None if real is None else _blind(examined, real),
         config=subject.config,
         missing=missing,
-        **more,
+        inception=inception,
     )
 
 
 def same_images(subject: Subject, dataset: Dataset) -> Images:
-    """The images of the reference, if they are those that its features were taken from."""
+    """The images of the reference, if they and those of training are the ones that its features were taken from.
+
+    Raises EvaluationError.
+    """
     reference = subject.reference
     split, real = reference_images(dataset, reference.split)
-    shape = (dataset.size, dataset.channels, len(real), split)
-    if shape == (reference.size, reference.channels, len(reference.real), reference.split):
-        seen = Sight.of(subject.judge, real.images[:PROBE], None).features
-        known = reference.real.sight.features[:PROBE]
-        if np.abs(seen - known).max() <= TOLERANCE * max(1.0, float(np.abs(known).max())):
-            return real
+    pairs = [(real, reference.real)]
+    if reference.training is not None:
+        pairs.append((training_images(dataset), reference.training))
+    shape = (dataset.size, dataset.channels, split) == (reference.size, reference.channels, reference.split)
+    if shape and all(len(images) == len(side) and _seen(subject, images, side) for images, side in pairs):
+        return real
     raise EvaluationError(
         f"the images of {dataset.name} are not those of {reference.data} that {subject.title} is judged by",
         "Give --data and --limit as in its training, or leave them out.",
     )
+
+
+def _seen(subject: Subject, images: Images, side: Side) -> bool:
+    """Whether the judge sees in the first and the last images what it saw before."""
+    rows = np.unique(np.r_[:PROBE, len(images) - PROBE : len(images)].clip(0, len(images) - 1))
+    seen, known = subject.judge.look(images.images[rows])[1], side.sight.features[rows]
+    return float(np.abs(seen - known).max()) <= TOLERANCE * max(1.0, float(np.abs(known).max()))
 
 
 def _generated(model: Model, names: list[str], seed: int) -> Rows:

@@ -66,11 +66,12 @@ def _exponential_of_information(given: np.ndarray) -> np.float64:
 def within_class_variance(features: np.ndarray, labels: np.ndarray) -> float:
     """Mean over the classes present of the summed variance of the judge's features. features [N, F], labels [N].
 
-    A class of one image has no variance and is left out; NaN where that leaves none.
-    The ratio of generated to real tells collapse within classes, which agreement and precision do not show.
+    Each without bias (over n - 1), so that classes of few images compare with classes of many. A class of one image
+    has no variance and is left out; NaN where that leaves none. The ratio of generated to real tells collapse within
+    classes, which agreement and precision do not show.
     """
     classes = [features[labels == label] for label in np.unique(labels)]
-    spreads = [rows.var(axis=0, dtype=np.float64).sum() for rows in classes if len(rows) > 1]
+    spreads = [rows.var(axis=0, dtype=np.float64, ddof=1).sum() for rows in classes if len(rows) > 1]
     return float(np.mean(spreads)) if spreads else float("nan")
 
 
@@ -91,7 +92,7 @@ def fid(features: np.ndarray, reference: np.ndarray) -> float:
     values, vectors = np.linalg.eigh(sigma)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
     mixed = np.sqrt(np.linalg.eigvalsh(root @ other @ root).clip(0)).sum()
-    return max(0.0, float(gap @ gap + np.trace(sigma) + np.trace(other) - 2 * mixed))
+    return float(np.maximum(0, gap @ gap + np.trace(sigma) + np.trace(other) - 2 * mixed))  # which keeps a NaN
 
 
 def kid(features: np.ndarray, reference: np.ndarray) -> float:

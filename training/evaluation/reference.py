@@ -26,7 +26,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Pixels:
-    """What pixels tell without a judge: sharpness float64 [N]; descriptors float16 [n, D] of the first n ≤ DESCRIBED.
+    """What pixels tell without a judge: sharpness float64 [N]; descriptors float16 [n, D] of the first n.
 
     `similarity`: MS-SSIM of pairs within a class; NaN where no class has a pair.
     """
@@ -36,12 +36,12 @@ class Pixels:
     similarity: float
 
     @classmethod
-    def of(cls, images: np.ndarray, classes: np.ndarray) -> "Pixels":
+    def of(cls, images: np.ndarray, classes: np.ndarray, described: int = DESCRIBED) -> "Pixels":
         try:
             similarity = within_class_similarity(images, classes)
         except EvaluationError:
             similarity = float("nan")  # asked for as a training begins, long before anybody needs it
-        return cls(sharpness(images), describe(images[:DESCRIBED]), similarity)
+        return cls(sharpness(images), describe(images[:described]), similarity)
 
     def take(self, rows: slice) -> "Pixels":
         return Pixels(self.sharpness[rows], self.descriptors[rows], self.similarity)
@@ -55,14 +55,22 @@ class Side:
     pixels: Pixels | None
 
     @classmethod
-    def of(cls, judge: Sees, images: np.ndarray, labels: np.ndarray | None, classes: int, thorough: bool) -> "Side":
+    def of(
+        cls,
+        judge: Sees,
+        images: np.ndarray,
+        labels: np.ndarray | None,
+        classes: int,
+        thorough: bool,
+        described: int = DESCRIBED,
+    ) -> "Side":
         """uint8 [N, H, W, C], labels int64 [N] or None: then each image belongs to the class that it is taken for.
 
         `classes` 0: the set has none, and any two pictures are a pair.
         """
         sight = Sight.of(judge, images, labels)
         alike = sight.classes if classes else np.zeros(len(images), np.int64)
-        return cls(sight, Pixels.of(images, alike) if thorough else None)
+        return cls(sight, Pixels.of(images, alike, described) if thorough else None)
 
     def __len__(self) -> int:
         return len(self.sight)
@@ -99,7 +107,8 @@ class Reference:
         """
         split, images = reference_images(dataset, split)
         classes = len(dataset.class_names)
-        real = Side.of(judge, images.images, images.labels, classes, thorough)
+        described = MOST if split == "all" else DESCRIBED  # both of its halves are needed
+        real = Side.of(judge, images.images, images.labels, classes, thorough, described)
         train = training_images(dataset)
         training = None if split == "all" else Side.of(judge, train.images, train.labels, classes, thorough)
         shape = (dataset.size, dataset.channels, dataset.class_names)
@@ -119,7 +128,7 @@ class Reference:
         if self.training is not None:
             return self.training.take(slice(None, samples)), self.real
         middle = len(self.real) // 2
-        return self.real.take(slice(None, middle)), self.real.take(slice(middle, None))
+        return self.real.take(slice(None, min(samples, middle))), self.real.take(slice(middle, None))
 
     def save(self, path: Path) -> None:
         """Write judge.npz, whole or not at all. The same reference gives the same bytes."""

@@ -8,9 +8,10 @@ from rich.table import Table
 
 from training.alarms import alarms
 from training.evaluation.examine import Examined
-from training.evaluation.figures import MEANINGS, Figure
+from training.evaluation.figures import MEANINGS, Figure, number
 from training.evaluation.subject import Subject
 
+ENOUGH = 1_000  # pictures for FID and its like to say anything
 BEST = {"low": "lower", "high": "higher", "real": "as near to real"}
 
 
@@ -29,10 +30,15 @@ def as_table(subject: Subject, examined: Examined, inception: dict[str, Any] | N
         table.add_row(*_row(name, figure, protocol["repeats"] > 1))
     lines = [
         f"{protocol['samples']:,} pictures from seed {protocol['seed']} on{_again(protocol)}, against "
-        f"{protocol['reference']:,} images of {_split(protocol)} and {protocol['training']:,} of training; "
+        f"{protocol['reference']:,} images of {_split(protocol)}; "
         f"judge {protocol['judge_sha256'][:12]}",
-        "FID and KID are domain figures: compare them under the same judge and the same numbers alone.",
+        "FID and KID are domain figures: compare them under the same judge and the same numbers alone. A KID around 0, "
+        "also below, says that no difference was found.",
     ]
+    if protocol["samples"] < ENOUGH:
+        lines.append(
+            f"{protocol['samples']:,} pictures are few: below {ENOUGH:,} FID, KID and transfer accuracy say little."
+        )
     if inception is not None:
         lines.append(
             f"Inception-FID, of other features and never to be compared with the above: {inception['fid']:.2f} "
@@ -69,10 +75,8 @@ def _short(subject: Subject) -> dict[str, str]:
 
 def _row(name: str, figure: Figure, spread: bool) -> list[str]:
     meaning = MEANINGS[name]
-    cells = [f"{figure.value:.{meaning.digits}f}"]
-    if spread:
-        cells.append("" if figure.spread is None else f"{figure.spread:.{meaning.digits}f}")
-    cells.append("" if figure.floor is None else f"{figure.floor:.{meaning.digits}f}")
+    shown = [figure.value, figure.spread, figure.floor] if spread else [figure.value, figure.floor]
+    cells = [number(value, meaning.digits) for value in shown]
     return [meaning.title, *cells, BEST[meaning.best]]
 
 
@@ -82,4 +86,6 @@ def _again(protocol: dict[str, Any]) -> str:
 
 
 def _split(protocol: dict[str, Any]) -> str:
-    return "all splits" if protocol["split"] == "all" else f"the split {protocol['split']}"
+    if protocol["split"] == "all":
+        return "all splits, training among them"
+    return f"the split {protocol['split']} and {protocol['training']:,} of training"

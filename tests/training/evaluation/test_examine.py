@@ -15,12 +15,13 @@ from training.data import Dataset, Images
 from training.errors import EvaluationError
 from training.evaluation.evaluate import closing, labels_for, samples_for
 from training.evaluation.examine import Examined, examine
-from training.evaluation.figures import MEANINGS
+from training.evaluation.figures import MEANINGS, number
+from training.evaluation.metrics import inception_score
 from training.evaluation.reference import FEWEST, Reference
 from training.evaluation.subject import Model, Subject
 from training.evaluation.table import as_json, as_table
 from training.judge import judge_for
-from training.latents import draw
+from training.latents import SEEDS, draw
 
 Synthetic = Callable[..., Dataset]
 OF_CLASSES = {"agreement", "transfer_accuracy"}
@@ -82,7 +83,31 @@ def test_every_figure_is_there_with_its_floor_and_spread(examined: Examined) -> 
         assert figure.spread is not None
         assert all(math.isfinite(value) for value in (figure.value, figure.spread, figure.floor))
     assert examined.figures["copying"].floor == 0.5
-    assert examined.figures["copies"].floor == 0.01
+    assert examined.figures["copies"].floor == pytest.approx(0.01, abs=0.02)
+
+
+def test_the_floors_of_verdicts_are_of_images_that_the_judge_never_saw(
+    subject: Subject, examined: Examined, dataset: Dataset
+) -> None:
+    logits = subject.judge.look(dataset.test.images)[0]
+    assert examined.figures["agreement"].floor == (logits.argmax(1) == dataset.test.labels).mean()
+    assert examined.figures["inception_score"].floor == pytest.approx(inception_score(logits))
+
+
+def test_a_small_sets_floor_is_of_as_many_images_as_there_are_pictures(synthetic: Synthetic, cache: Path) -> None:
+    few, more = (examine(subject_of(synthetic(), cache), samples, 1).figures["fid"].floor for samples in (8, 30))
+    assert few is not None
+    assert more is not None
+    assert few > 1.5 * more
+
+
+def test_seeds_wrap_around(subject: Subject, dataset: Dataset) -> None:
+    model = Noisy(dataset)
+    examine(replace(subject, model=Model(4, ("a", "b", "c"), None, model)), 30, 2, SEEDS - 40)
+    z = np.concatenate([part for part, _ in model.asked])
+    label = labels_for(subject.reference, 30)
+    assert np.array_equal(z[30:40], draw(SEEDS - 10, 10, 4, 3, label[:10])[0])
+    assert np.array_equal(z[40:], draw(0, 20, 4, 3, label[10:])[0])
 
 
 def test_a_model_without_classes_has_a_histogram_instead(dataset: Dataset, cache: Path) -> None:
@@ -140,16 +165,16 @@ def test_the_nearest_training_image_is_told(subject: Subject, examined: Examined
 def test_where_all_images_are_the_reference_none_is_its_own_neighbour(synthetic: Synthetic, cache: Path) -> None:
     found = examine(subject_of(synthetic(), cache), samples=30, repeats=1)
     assert found.protocol["split"] == "all"
-    assert found.protocol["training"] == found.protocol["reference"] == 60
+    assert (found.protocol["training"], found.protocol["reference"]) == (0, 60)
     assert found.held_out.min() > 0
 
 
 def test_progress_goes_forward_to_the_end(subject: Subject) -> None:
     told: dict[str, list[float]] = {}
     examine(subject, samples=60, repeats=2, observe=lambda stage, done: told.setdefault(stage, []).append(done))
-    assert set(told) == {"real images", "pictures", "figures"}
+    assert set(told) == {"looking at real images", "drawing pictures", "measuring"}
     assert all(fractions == sorted(fractions) for fractions in told.values())
-    assert told["figures"][-1] == 1
+    assert {fractions[-1] for fractions in told.values()} == {1}
 
 
 @pytest.mark.parametrize(("reference", "samples"), [(60, 1000), (1500, 1500), (70_000, 10_000)])
@@ -193,8 +218,9 @@ def test_the_table_has_every_figure_beside_that_of_real_images(subject: Subject,
     for name, figure in examined.figures.items():
         (line,) = [line for line in text.splitlines() if line.strip().startswith(MEANINGS[name].title + " ")]
         digits = MEANINGS[name].digits
-        assert f"{figure.value:.{digits}f}" in line
-        assert f"{figure.floor:.{digits}f}" in line
+        assert line.split("  ")[0].strip() == MEANINGS[name].title
+        shown = [number(value, digits) for value in (figure.value, figure.spread, figure.floor)]
+        assert line.removeprefix(MEANINGS[name].title).split()[:3] == shown
     assert "120 pictures from seed 7 on, 3 times with other seeds" in text
     assert "against 120 images of the split test and 100 of training; judge" in text
 

@@ -125,13 +125,14 @@ def test_reconstructions_are_of_real_images_in_their_order(
         assert (dataset.test.images[dataset.test.labels == label] == image).all((1, 2, 3)).any()
 
 
-@pytest.mark.parametrize("what", ["other images", "another size", "fewer"])
+@pytest.mark.parametrize("what", ["other images", "another size", "fewer", "other training images"])
 def test_images_of_another_set_are_refused(
     subject: Subject, examined: Examined, synthetic: Synthetic, dataset: Dataset, what: str
 ) -> None:
     other = {
         "other images": replace(dataset, test=replace(dataset.test, images=255 - dataset.test.images)),
         "another size": synthetic(size=32, held=FEWEST),
+        "other training images": replace(dataset, train=replace(dataset.train, images=dataset.train.images[::-1])),
         "fewer": synthetic(held=FEWEST + 10),
     }[what]
     with pytest.raises(EvaluationError, match="the images of bars are not those of bars that bars is judged by"):

@@ -81,19 +81,25 @@ def test_each_split_has_its_own_marginal() -> None:
 
 def test_the_variance_is_summed_over_features_and_averaged_over_classes() -> None:
     features = np.array([[0.0, 0], [2, 4], [7, 7], [7, 7], [7, 10]], np.float32)
-    # class 0: variances 1 and 4, so 5; class 4: variances 0 and 2, so 2
-    assert within_class_variance(features, np.array([0, 0, 4, 4, 4])) == pytest.approx(3.5)
+    # over n - 1: class 0: variances 2 and 8, so 10; class 4: variances 0 and 3, so 3
+    assert within_class_variance(features, np.array([0, 0, 4, 4, 4])) == pytest.approx(6.5)
+
+
+@pytest.mark.parametrize("count", [2, 3, 12])
+def test_the_variance_expects_the_same_of_small_classes_as_of_large_ones(count: int) -> None:
+    features = np.random.default_rng(count).standard_normal((600 * count, 4))
+    assert within_class_variance(features, np.arange(len(features)) % 600) == pytest.approx(4, rel=0.08)
 
 
 def test_a_class_of_one_image_is_left_out() -> None:
     features = np.array([[0.0], [2.0], [100.0]])
-    assert within_class_variance(features, np.array([0, 0, 1])) == 1
+    assert within_class_variance(features, np.array([0, 0, 1])) == 2
     assert math.isnan(within_class_variance(features, np.array([0, 1, 2])))
 
 
 def test_the_distance_between_classes_does_not_count() -> None:
     features = np.array([[0.0], [2.0], [1000.0], [1002.0]])
-    assert within_class_variance(features, np.array([0, 0, 1, 1])) == 1
+    assert within_class_variance(features, np.array([0, 0, 1, 1])) == 2
 
 
 # the Fréchet distance

@@ -51,7 +51,7 @@ class Contents:
     title: str  # "digits" or "digits@3"
     subject: dict[str, str]  # kind, data, images seen, engine, ...: shown under the title
     figures: dict[str, Figure]  # in the order and by the names of figures.MEANINGS
-    protocol: dict[str, Any]  # samples, repeats, seed, split, reference, training, judge_sha256, data, engine, limner
+    protocol: dict[str, Any]  # samples, repeats, seed, split, reference, training, judge_sha256, data, limner
     alarms: Sequence[Alarm]
     generated: Rows  # a row for each class
     real: Rows | None

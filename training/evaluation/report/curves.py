@@ -9,9 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from training.evaluation.figures import MEANINGS
+from training.evaluation.figures import MEANINGS, number
 from training.evaluation.report.charts import FAINT, MODEL, REAL, REAL_LINE, SECOND, Chart, along_images, drawn
-from training.evaluation.report.scales import number
 
 MOST = 300  # points of a curve: more are means over as many neighbours as needed
 MULTIPLES = ("recall", "precision", "agreement", "within_class_variance_ratio", "class_histogram_distance")
@@ -42,10 +41,10 @@ class History:
 def history(records: Sequence[Mapping[str, Any]]) -> History:
     """Every line may lack anything: a run may be stopped, resumed, or of another version."""
     found = History()
-    images_at: dict[Any, float] = {}
+    images_at: dict[float, float] = {}
     images, kept = 0.0, False
     for record in records:
-        step = record.get("step")
+        step = _number(record.get("step"))
         at = _number(record.get("images"))
         if math.isfinite(at):
             images = images_at[step] = at
@@ -158,7 +157,7 @@ def _losses(names: list[str], found: History, drawing: str) -> Chart:
 
     joined = ", ".join(names)
     title = LOSSES.get(joined, f"{joined} loss")
-    note = "It does not tell how good the pictures are." if set(names) & set(ADVERSARIAL) else "Lower is better."
+    note = "It does not tell how good the pictures are."
     says = f"{title} over {max(x for name in names for x, _ in found.losses[name]):,.0f} images"
     return Chart(title, note, says, drawn(drawing, says, draw))
 

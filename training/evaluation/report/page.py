@@ -11,12 +11,12 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from training.evaluation.figures import MEANINGS, Figure, Meaning
+from training.evaluation.figures import MEANINGS, Figure, Meaning, number
 from training.evaluation.report.charts import Chart
 from training.evaluation.report.contents import Blind, Contents, Neighbours, Rows
 from training.evaluation.report.curves import History, curves, history
 from training.evaluation.report.distances import distances
-from training.evaluation.report.scales import QUESTIONS, Scale, headlines, number, scale
+from training.evaluation.report.scales import QUESTIONS, Scale, headlines, scale
 from training.evaluation.report.sprites import Sprite, in_rows, packed, png
 
 HERE = Path(__file__).parent

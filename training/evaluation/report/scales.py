@@ -12,15 +12,17 @@ HEADLINES = (
     ("precision", "density"),
     ("recall", "coverage"),
     ("agreement", "class_histogram_distance", "within_class_variance_ratio"),
+    ("sharpness_ratio",),
     ("copying", "transfer_accuracy"),
 )
 QUESTIONS = {
     "fid": "How far from real, all in all?",
     "kid": "How far from real, all in all?",
-    "precision": "Do they look real?",
-    "density": "Do they look real?",
+    "precision": "Do they lie among real ones?",
+    "density": "Do they lie among real ones?",
     "recall": "Are they as varied?",
     "coverage": "Are they as varied?",
+    "sharpness_ratio": "Are they as sharp?",
     "agreement": "Are they what was asked for?",
     "class_histogram_distance": "Do all classes come?",
     "within_class_variance_ratio": "Do they vary within a class?",
@@ -35,7 +37,6 @@ SHARES = frozenset(
 )  # fmt: skip
 LOGARITHMIC = frozenset(("fid", "kid"))  # distances without an upper bound: what counts is how many times the floor
 DECADES = 100.0  # a log axis reaches at least from the floor to so many times the floor
-NO_NUMBER = "–"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Scale:
 
 
 def headlines(figures: Mapping[str, Figure]) -> list[str]:
-    """The names of at most five figures that answer a question each."""
+    """The names of at most six figures that answer a question each."""
     found = (next((name for name in names if name in figures), None) for names in HEADLINES)
     return [name for name in found if name is not None]
 
@@ -85,14 +86,6 @@ def scale(name: str, figure: Figure) -> Scale | None:
     low, high = sorted((place(figure.value - spread), place(figure.value + spread)))
     left, right = reversed(ends) if reversed_ else ends
     return Scale(left, right, place(figure.value), low, high, None if floor is None else place(floor))
-
-
-def number(value: float | None, digits: int) -> str:
-    """A figure in words; a dash where it is none."""
-    if value is None or not math.isfinite(value):
-        return NO_NUMBER
-    text = f"{value:,.{digits}f}"
-    return text.replace("-", "−") if float(text.replace(",", "")) else f"{0:.{digits}f}"  # no "-0.00"
 
 
 def _most(name: str, known: list[float], spread: float) -> float:

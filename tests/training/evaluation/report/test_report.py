@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from training.alarms import Alarm
-from training.evaluation.figures import MEANINGS, Figure
+from training.evaluation.figures import MEANINGS, Figure, number
 from training.evaluation.report import render
 from training.evaluation.report.contents import Contents
-from training.evaluation.report.scales import headlines, number, scale
+from training.evaluation.report.scales import headlines, scale
 from training.evaluation.report.sprites import in_rows, packed
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
@@ -230,8 +230,8 @@ def test_the_page_stays_small(contents: Contents, text: str) -> None:
     assert len(render(replace(bare(contents), records=long))) < 250_000
 
 
-def test_a_glance_has_at_most_five_figures(contents: Contents) -> None:
-    assert headlines(contents.figures) == ["fid", "precision", "recall", "agreement", "copying"]
+def test_a_glance_has_at_most_six_figures(contents: Contents) -> None:
+    assert headlines(contents.figures) == ["fid", "precision", "recall", "agreement", "sharpness_ratio", "copying"]
     assert headlines({"coverage": Figure(0.5, None, None)}) == ["coverage"]
     assert headlines({}) == []
 
