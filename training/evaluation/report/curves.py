@@ -16,6 +16,7 @@ MOST = 300  # points of a curve: more are means over as many neighbours as neede
 MULTIPLES = ("recall", "precision", "agreement", "within_class_variance_ratio", "class_histogram_distance")
 ADVERSARIAL = ("generator", "discriminator")  # on one chart: each is read beside the other
 LOSSES = {"generator, discriminator": "losses of generator and discriminator", "discriminator": "discriminator's loss"}
+SHORT = 0.25  # of the longest line: the mean over so few steps, where an evaluation came in between, is all noise
 RULE = {"color": FAINT, "linewidth": 0.75, "linestyle": (0, (1, 2))}
 
 Points = list[tuple[float, float]]
@@ -43,14 +44,20 @@ def history(records: Sequence[Mapping[str, Any]]) -> History:
     found = History()
     images_at: dict[float, float] = {}
     images, kept = 0.0, False
+    before, widest = math.nan, 0.0  # of the lines with losses: where the last one ended, and the longest so far
     for record in records:
         step = _number(record.get("step"))
         at = _number(record.get("images"))
         if math.isfinite(at):
             images = images_at[step] = at
         here = images_at.get(step, images)  # a line of events has its step alone
-        for name, value in _mapping(record, "losses").items():
-            found.losses.setdefault(name, []).append((here, _number(value)))
+        losses = _mapping(record, "losses")
+        if losses:
+            length, before = here - before, here
+            widest = max(length, widest) if length > 0 else widest  # neither the first line nor one that went back
+            cut_short = 0 < length < SHORT * widest
+            for name, value in () if cut_short else losses.items():
+                found.losses.setdefault(name, []).append((here, _number(value)))
         if record.get("finished"):
             quality = _mapping(record, "quality")
             found.floor = {name: _number(value) for name, value in _mapping(quality, "floor").items()}

@@ -120,6 +120,12 @@ def test_a_long_training_is_thinned_to_means(records: Records) -> None:
     assert len(chart.svg) < 20_000
 
 
+def test_a_mean_over_a_few_steps_before_an_evaluation_is_left_out() -> None:
+    ends = [50, 100, 149, 150, 200, 100, 150]  # of each line, the last two after going back
+    found = history([{"step": n, "images": 32 * n, "losses": {"generator": float(n)}} for n in ends])
+    assert [value for _, value in found.losses["generator"]] == [50, 100, 149, 200, 100, 150]
+
+
 def test_losses_of_other_units_have_charts_of_their_own() -> None:
     losses = {"reconstruction": -900.0, "divergence": 20.0, "discriminator": 1.0}
     charts = drawn([{"step": n, "images": 32 * n, "losses": losses} for n in (1, 2, 3)])
