@@ -236,9 +236,6 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option(help="The real images, for the report.", show_default="a run's own")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(help="As in the training, with --data.", show_default="a run's own")
-    ] = None,
     inception: Annotated[
         Path | None, typer.Option(help="ONNX file of a feature network: its FID as well, in a table of its own.")
     ] = None,
@@ -262,12 +259,12 @@ def evaluate(
     where = output or (_report_path(subject) if html else None)
     if where is not None and (where.is_dir() or not os.access(where.parent, os.W_OK)):
         raise ConfigError(f"cannot write '{where}'", "Name a file in a folder that can be written: -o report.html.")
-    if (data is not None or limit is not None) and where is None and inception is None:
-        raise ConfigError("--data and --limit are for a report or --inception", "Add --html, or leave them out.")
+    if data is not None and where is None and inception is None:
+        raise ConfigError("--data is for a report or --inception", "Add --html, or leave it out.")
     with _subject(subject, engine) as found, Stages(err) as stages, _needs("evaluate"):
         real, missing, features, brought, page = None, "", None, None, None
         if where is not None or inception is not None:
-            real, missing = _images(found, data, limit, stages.data)
+            real, missing = _images(found, data, stages.data)
         if real is not None:
             same_images(found, real)  # refused before minutes are spent
         if inception is not None:
@@ -320,20 +317,17 @@ def _subject(path: Path, engine: str | None = None) -> Iterator["Subject"]:
     yield run_subject(path)
 
 
-def _images(
-    subject: "Subject", data: str | None, limit: int | None, observe: Callable[[float], None]
-) -> tuple["Dataset | None", str]:
+def _images(subject: "Subject", data: str | None, observe: Callable[[float], None]) -> tuple["Dataset | None", str]:
     """The images that a subject was trained on, or None and why they are not there."""
-    config: dict[str, Any] = (subject.config or {}) if data is None else {"data": data}
-    if "data" not in config:
+    name = data or (subject.config or {}).get("data")
+    if name is None:
         return None, f"Its images are not known here: name those of its training, --data {subject.reference.data}."
     with _needs("train"):
         from training.data import load
     try:
-        count = config.get("limit") if limit is None else limit
-        return load(config["data"], subject.reference.size, count, observe), ""
+        return load(name, subject.reference.size, subject.reference.limit, observe), ""
     except LimnerError as error:
-        if data is not None or limit is not None:
+        if data is not None:
             raise
         return None, str(error)
 

@@ -114,7 +114,7 @@ def test_a_run_finds_its_own_images(evaluate: Evaluate, tmp_path: Path, pictures
     assert "Real or fake?" in page
     assert "econstruct" in page
 
-    assert "the images of mnist-5k are not those of" in refused(
+    assert "the images of mnist-5k, 5,000 of all, are not those" in refused(
         evaluate("run", "--samples", 60, "--repeats", 1, "--html", "--data", "mnist-5k")
     )
     assert "no data at 'nowhere'" in refused(evaluate("run", "--html", "--data", "nowhere"))
@@ -133,7 +133,7 @@ def test_a_run_finds_its_own_images(evaluate: Evaluate, tmp_path: Path, pictures
         (["nowhere"], "no run or bundle at 'nowhere'. Train a run, or export one"),
         (["{run}", "-o", "missing/page.html"], "cannot write 'missing/page.html'. Name a file in a folder"),
         (["{run}", "-o", "."], "cannot write '.'"),
-        (["{run}", "--data", "mnist-5k"], "--data and --limit are for a report or --inception. Add --html"),
+        (["{run}", "--data", "mnist-5k"], "--data is for a report or --inception. Add --html"),
         (["{models}"], "holds 2 models. Name one of digits, plain."),
         (["{models}/digits", "--engine", "tensorrt"], "digits@1 has no artifact for 'tensorrt'. There is onnxruntime"),
         (["{run}", "--engine", "onnxruntime"], "a run has no engines. Leave --engine out, or name a bundle."),

@@ -107,7 +107,7 @@ class Training:
         self.folder, self.observer, self.device, self.clock = folder, observer, device, clock
         self.learner = Learner(config, spec, dataset, device)
         self.guard = Guard(self.learner.objective.networks.values())
-        self.reference = Reference.of(judge, dataset, "test")
+        self.reference = Reference.of(judge, dataset, "test", limit=config.limit)
         on_the_way = self.reference.instead(judge, dataset, "val")
         self.evaluation = Evaluation(judge, on_the_way, config.conditional, SAMPLES, config.seed)
         self._digest = digest(dataset.train)

@@ -71,8 +71,9 @@ def same_images(subject: Subject, dataset: Dataset) -> Images:
     if shape and all(len(images) == len(side) and _seen(subject, images, side) for images, side in pairs):
         return real
     raise EvaluationError(
-        f"the images of {dataset.name} are not those of {reference.data} that {subject.title} is judged by",
-        "Give --data and --limit as in its training, or leave them out.",
+        f"the images of {dataset.name}, {len(real):,} of {split}, are not those that {subject.title} is judged by, "
+        f"{len(reference.real):,} of {reference.split} of {reference.data}",
+        "Give --data as in its training, or leave out the report.",
     )
 
 

@@ -87,7 +87,8 @@ class Side:
 class Reference:
     """The real images of a data set: `real` ones of the split, and `training` ones, at most 10,000 each.
 
-    `training` is None where the split is `all`: then those are among the real ones.
+    `training` is None where the split is `all`: then those are among the real ones. `limit`: how many images were taken
+    of the set at most, for whoever loads it again.
     """
 
     data: str
@@ -98,9 +99,12 @@ class Reference:
     judge_sha256: str
     real: Side
     training: Side | None
+    limit: int | None = None
 
     @classmethod
-    def of(cls, judge: Sees, dataset: Dataset, split: str, thorough: bool = True) -> "Reference":
+    def of(
+        cls, judge: Sees, dataset: Dataset, split: str, thorough: bool = True, limit: int | None = None
+    ) -> "Reference":
         """The split `val` or `test`; `all` images where that is asked or the split has under 100.
 
         `thorough` False: only what the judge sees, which is all that `Evaluation` needs.
@@ -112,7 +116,7 @@ class Reference:
         train = training_images(dataset)
         training = None if split == "all" else Side.of(judge, train.images, train.labels, classes, thorough)
         shape = (dataset.size, dataset.channels, dataset.class_names)
-        return cls(dataset.name, split, *shape, judge.sha256(), real, training)
+        return cls(dataset.name, split, *shape, judge.sha256(), real, training, limit)
 
     def instead(self, judge: Sees, dataset: Dataset, split: str) -> "Reference":
         """The same of another split, as far as the judge sees: enough for `Evaluation`."""
@@ -140,6 +144,7 @@ class Reference:
             "channels": self.channels,
             "class_names": self.class_names,
             "judge_sha256": self.judge_sha256,
+            "limit": self.limit,
         }
         found = {"about": np.array(json.dumps(about))} | _arrays("real", self.real)
         if self.training is not None:

@@ -135,7 +135,10 @@ def test_images_of_another_set_are_refused(
         "other training images": replace(dataset, train=replace(dataset.train, images=dataset.train.images[::-1])),
         "fewer": synthetic(held=FEWEST + 10),
     }[what]
-    with pytest.raises(EvaluationError, match="the images of bars are not those of bars that bars is judged by"):
+    with pytest.raises(
+        EvaluationError,
+        match=r"the images of bars, \d+ of test, are not those that bars is judged by, 100 of test",
+    ):
         gather(subject, examined, other)
 
 

@@ -50,7 +50,7 @@ def alike(one: Reference, other: Reference) -> bool:
 @pytest.mark.parametrize("held", [FEWEST, 6])
 def test_a_file_gives_the_reference_back(synthetic: Synthetic, cache: Path, tmp_path: Path, held: int) -> None:
     dataset = synthetic(held=held)
-    reference = Reference.of(judge_for(dataset, cache), dataset, "test")
+    reference = Reference.of(judge_for(dataset, cache), dataset, "test", limit=7)
     assert (reference.split, reference.training is None) == (("test", False) if held == FEWEST else ("all", True))
     reference.save(tmp_path / "judge.npz")
     assert alike(Reference.load(tmp_path / "judge.npz"), reference)
