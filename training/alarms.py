@@ -52,7 +52,7 @@ def alarms(figures: Mapping[str, float | None]) -> list[Alarm]:
     check(
         "sharpness_ratio", "blurred", 0.5, None,
         "The pictures are blurred: their edges have {:.0%} of the strength of real ones",
-        "Usual mend: more epochs, or more width; for a VAE the critic (--set critic=20).",
+        "Usual mend: more epochs, or more width; a VAE blurs without its critic (--set critic=20, as by default).",
     )  # fmt: skip
     check(
         "sharpness_ratio", "noisy", None, 2.0,
