@@ -92,6 +92,7 @@ def test_the_report_of_a_bundle_is_written_here_and_says_what_is_missing(
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_finds_its_own_images(evaluate: Evaluate, tmp_path: Path, pictures: Path, environment: dict) -> None:
     """And its report is in the run; other images are refused, and a run that lost its own says so in the report."""
     trained = subprocess.run(

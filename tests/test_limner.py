@@ -258,6 +258,7 @@ def test_demo_serves_on_the_next_free_port_and_says_where(home: Path, pictures: 
     assert f"playground: {url}/" in text
 
 
+@pytest.mark.slow
 def test_an_unfinished_demo_is_trained_anew_and_says_so(home: Path, pictures: Path) -> None:
     finished_run(home, pictures)
     metrics = home / "runs" / "demo" / "metrics.jsonl"
