@@ -288,7 +288,10 @@ def evaluate(
 
 
 def _is_run(path: Path) -> bool:
-    return any((path / name).is_file() for name in ("config.yaml", "best.pt", "checkpoint.pt"))
+    from training.run import RunFolder
+
+    folder = RunFolder(path)
+    return any(file.is_file() for file in (folder.config, folder.best, folder.checkpoint))
 
 
 def _report_path(subject: Path) -> Path:

@@ -127,7 +127,7 @@ def run_case(case: Case, picture: Path) -> dict[str, Any]:
     judge = judge_for(dataset, default_cache())
     split = "test" if case.data == "fashion-mnist" else "all"
     reference = Reference.of(judge, dataset, split, thorough=False)
-    evaluation = Evaluation(judge, reference, config.conditional, SAMPLES, seed=SAMPLES)
+    evaluation = Evaluation(judge, reference, config.conditional, SAMPLES, seed=SAMPLES)  # not the seeds of the closing
     figures = evaluation(model_of(generator, spec, prior))
     if prior is not None:  # of the last weights, whose encoder is there
         ended = evaluation(model_of(load_weights(spec, last["ema"]), spec, stored_prior(last)))["fid"]

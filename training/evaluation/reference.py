@@ -37,6 +37,7 @@ class Pixels:
 
     @classmethod
     def of(cls, images: np.ndarray, classes: np.ndarray, described: int = DESCRIBED) -> "Pixels":
+        """uint8 [N, H, W, C]; the class of each, int64 [N], within which pairs are made; how many are described."""
         try:
             similarity = within_class_similarity(images, classes)
         except EvaluationError:
@@ -66,7 +67,8 @@ class Side:
     ) -> "Side":
         """uint8 [N, H, W, C], labels int64 [N] or None: then each image belongs to the class that it is taken for.
 
-        `classes` 0: the set has none, and any two pictures are a pair.
+        `classes` 0: the set has none, and any two pictures are a pair. `thorough`: with the first `described` of them
+        described, and all that pixels tell.
         """
         sight = Sight.of(judge, images, labels)
         alike = sight.classes if classes else np.zeros(len(images), np.int64)
@@ -150,8 +152,11 @@ class Reference:
         if self.training is not None:
             found |= _arrays("training", self.training)
         part = path.with_name(f".{path.name}.part")
-        arrays.save(part, found, compressed=True)
-        part.replace(path)
+        try:
+            arrays.save(part, found, compressed=True)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)  # of a disk that was full
 
     @classmethod
     def load(cls, path: Path) -> "Reference":
