@@ -9,7 +9,7 @@ ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 APP := train,export,serve,$(ENGINE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-slow check format constraints clean
+.PHONY: help demo install test test-slow test-gpu check format constraints clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,9 @@ test: $(VENV)/.test ## Run the tests (ARGS='-k identity' chooses)
 
 test-slow: $(VENV)/.test ## Run the tests that take over 20 seconds
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-gpu: $(VENV)/.test ## Run the tests that need an NVIDIA GPU
+	$(BIN)/python -m pytest -m gpu $(ARGS)
 
 check: $(VENV)/.dev ## Lint, formatting, types and import rules: what pre-commit and CI run
 	$(BIN)/ruff check .

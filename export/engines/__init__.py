@@ -1,11 +1,15 @@
 """Artifact in, Engine out: one contract for everything that can run a generator. An engine is imported when opened."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from training.errors import LimnerError
+
+ENGINES = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "openvino", "onnxruntime")  # as `auto` prefers them
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 class EngineError(LimnerError):
@@ -51,17 +55,78 @@ class Engine(Protocol):
 
 
 def open_engine(
-    engine: str, precision: str, path: Path, buckets: tuple[int, ...] = (), threads: int | None = None
+    engine: str,
+    precision: str,
+    path: Path,
+    buckets: tuple[int, ...] = (),
+    threads: int | None = None,
+    requirements: Mapping[str, str] | None = None,
 ) -> Engine:
     """Open an artifact's file. `threads`: CPU threads of one run, None = the engine's choice. Raises EngineError."""
-    if engine == "onnxruntime":
-        from export.engines.onnxruntime import OnnxRuntime
+    found = obstacle(engine, precision, requirements)
+    if found is not None:
+        raise found
+    return _home(engine).open_engine(engine, precision, path, buckets, threads, requirements)
 
-        return OnnxRuntime(path, precision, buckets, threads)
-    raise EngineError(f"this limner has no engine '{engine}'", "Serve an artifact for onnxruntime.")
+
+def obstacle(engine: str, precision: str, requirements: Mapping[str, str] | None = None) -> EngineError | None:
+    """Why this machine cannot run such an artifact, with the mend; None where nothing speaks against it.
+
+    Asks for packages, devices and versions alone: no file is opened.
+    """
+    if engine not in ENGINES:
+        return EngineError(f"this limner has no engine '{engine}'", f"There is {', '.join(ENGINES)}.")
+    return _home(engine).obstacle(engine, precision, requirements or {})
+
+
+class _Home(Protocol):
+    """A module of this package."""
+
+    def open_engine(
+        self,
+        engine: str,
+        precision: str,
+        path: Path,
+        buckets: tuple[int, ...],
+        threads: int | None,
+        requirements: Mapping[str, str] | None = None,
+    ) -> Engine: ...
+
+    def obstacle(self, engine: str, precision: str, requirements: Mapping[str, str]) -> EngineError | None: ...
+
+
+def _home(engine: str) -> _Home:
+    if engine.startswith("tensorrt"):
+        from export.engines import tensorrt
+
+        return tensorrt
+    if engine == "openvino":
+        from export.engines import openvino
+
+        return openvino
+    from export.engines import onnxruntime
+
+    return onnxruntime
+
+
+def labels_of(z: np.ndarray, label: np.ndarray | None) -> np.ndarray:
+    """The label int64 [N] that a conditional graph needs with z [N, latent]. Raises EngineError if it does not fit."""
+    if label is None:
+        raise EngineError("a conditional graph was run without labels")
+    if len(label) != len(z):  # padding would hide it
+        raise EngineError(f"{len(z)} latents came with {len(label)} labels")
+    return label
 
 
 def padded(rows: np.ndarray, buckets: tuple[int, ...]) -> np.ndarray:
     """Repeat the last row up to the next bucket. [N, ...] -> [bucket, ...]."""
     size = next((bucket for bucket in buckets if bucket >= len(rows)), len(rows))
     return rows if size == len(rows) else np.concatenate([rows, rows[-1:].repeat(size - len(rows), axis=0)])
+
+
+def finite(images: np.ndarray, check: np.ndarray) -> np.ndarray:
+    """uint8 [N, H, W, C] as they are. Raises NonFinite for the rows whose check float32 [N] is not finite."""
+    bad = np.flatnonzero(~np.isfinite(check))
+    if len(bad):
+        raise NonFinite(bad.tolist(), images)
+    return images

@@ -1,66 +1,132 @@
-"""model.onnx in, an Engine on ONNX Runtime's CPU provider out.
+"""An ONNX file in, an Engine on ONNX Runtime out: on the CPU, or on CUDA with bound inputs and outputs.
 
-The CUDA provider is not used yet, also where onnxruntime-gpu is installed.
+The CUDA provider is tested as far as a machine without a GPU goes: no run on a GPU has been seen.
 """
 
 import platform
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from export.engines import EngineError, NonFinite, padded
-from export.engines.session import open_session
+from export.engines import Engine, EngineError, finite, labels_of, padded
+from export.engines.session import CPU, CUDA, onnxruntime, open_session
+
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+def obstacle(engine: str, precision: str, requirements: Mapping[str, str]) -> EngineError | None:
+    """See `export.engines.obstacle`."""
+    if precision not in PRECISIONS:
+        return EngineError(f"ONNX Runtime has no {precision}", f"Take one of {', '.join(PRECISIONS)}.")
+    try:
+        runtime = onnxruntime()
+    except EngineError as error:
+        return error
+    if engine == "onnxruntime":
+        return None
+    from export.engines.cuda import no_device
+
+    found = no_device()
+    if found is None and CUDA not in runtime.get_available_providers():
+        return EngineError(
+            "this ONNX Runtime has no CUDA provider",
+            "In limner's folder: pip uninstall onnxruntime onnxruntime-gpu, then pip install '.[gpu]'.",
+        )
+    return found
+
+
+def open_engine(
+    engine: str,
+    precision: str,
+    path: Path,
+    buckets: tuple[int, ...],
+    threads: int | None,
+    requirements: Mapping[str, str] | None = None,
+) -> Engine:
+    """See `export.engines.open_engine`."""
+    kind = OnnxRuntimeCuda if engine == "onnxruntime-cuda" else OnnxRuntime
+    return kind(path, precision, buckets, threads)
 
 
 class OnnxRuntime:
     """See `export.engines.Engine`."""
 
+    engine = "onnxruntime"
+    provider = CPU
+
     def __init__(
         self, path: Path, precision: str = "fp32", buckets: tuple[int, ...] = (), threads: int | None = None
     ) -> None:
-        self._session = open_session(path, threads)
-        import onnxruntime  # that it is installed is known now
-
-        self._version = onnxruntime.__version__
+        self._session: Any = open_session(path, threads, provider=self.provider)
+        self._version = onnxruntime().__version__
         self._conditional = any(node.name == "label" for node in self._session.get_inputs())
         self.buckets = buckets
         self._precision = precision
-        self._device = f"cpu-{_instruction_set()}"
-        self.artifact = f"onnxruntime-{precision}-{self._version}-{self._device}"
+        self._device = self._on()
+        self.artifact = f"{self.engine}-{precision}-{self._version}-{self._device}"
 
     def run(self, z: np.ndarray, label: np.ndarray | None) -> np.ndarray:
         feed = {"z": padded(z, self.buckets)}
         if self._conditional:
-            if label is None:
-                raise EngineError("a conditional graph was run without labels")
-            feed["label"] = padded(label, self.buckets)
+            feed["label"] = padded(labels_of(z, label), self.buckets)
         try:
-            images, check = self._session.run(["image", "check"], feed)
+            images, check = self._infer(feed)
         except Exception as error:
             raise EngineError("ONNX Runtime failed on a batch", "See the server's log.") from error
-        images = np.asarray(images)[: len(z)]
-        bad = np.flatnonzero(~np.isfinite(np.asarray(check)[: len(z)]))
-        if len(bad):
-            raise NonFinite(bad.tolist(), images)
-        return images
+        return finite(np.asarray(images)[: len(z)], np.asarray(check)[: len(z)])
 
     def describe(self) -> dict[str, str]:
         return {
-            "engine": "onnxruntime",
+            "engine": self.engine,
             "precision": self._precision,
             "version": self._version,
             "device": self._device,
         }
 
     def close(self) -> None:
-        del self._session
+        self._session = None
+
+    def _infer(self, feed: dict[str, np.ndarray]) -> Any:
+        return self._session.run(["image", "check"], feed)
+
+    def _on(self) -> str:
+        return f"cpu-{instruction_set()}"
 
 
-def _instruction_set() -> str:
-    """The widest set that ONNX Runtime's kernels choose by: it decides the order of their sums, so the last bits."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split())
-    except OSError:
-        flags = set()
+class OnnxRuntimeCuda(OnnxRuntime):
+    """See `export.engines.Engine`. Inputs are bound from the host, outputs are copied back once."""
+
+    engine = "onnxruntime-cuda"
+    provider = CUDA
+    memory = "cuda"
+
+    def _infer(self, feed: dict[str, np.ndarray]) -> Any:
+        binding = self._session.io_binding()
+        for name, array in feed.items():
+            binding.bind_cpu_input(name, array)
+        for name in ("image", "check"):
+            binding.bind_output(name, self.memory)
+        self._session.run_with_iobinding(binding)
+        return binding.copy_outputs_to_cpu()
+
+    def _on(self) -> str:
+        from export.engines.cuda import devices
+
+        return f"cuda-{devices()[0].capability}"
+
+
+def instruction_set() -> str:
+    """The widest set that CPU kernels choose by: it decides the order of their sums, so the last bits."""
+    flags = cpu_flags()
     known = ("avx512f", "avx2", "avx", "sve", "asimd")
     return "-".join([platform.machine(), *[flag for flag in known if flag in flags][:1]])
+
+
+def cpu_flags() -> set[str]:
+    """What the kernel says that this CPU can do; nothing where it does not say."""
+    try:
+        return set(Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split())
+    except OSError:
+        return set()

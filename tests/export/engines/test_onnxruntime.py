@@ -1,139 +1,150 @@
-"""ONNX Runtime runs a graph in its buckets and says which rows are not finite."""
+"""ONNX Runtime says when CUDA is not what runs, and CUDA's binding is run on the CPU. No GPU: stand-ins."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
 
-from export.engines import EngineError, NonFinite, open_engine, padded
-
-BUCKETS = (1, 4, 8)
-
-
-def write_graph(path: Path, conditional: bool) -> Path:
-    """image [N, 2, 2, 1] = z + N (+ label), so that a picture tells the size of its batch; check = the mean of z."""
-    inputs = [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 4])]
-    nodes = [
-        helper.make_node("Shape", ["z"], ["rows"], start=0, end=1),
-        helper.make_node("Cast", ["rows"], ["batch"], to=TensorProto.FLOAT),
-        helper.make_node("Add", ["z", "batch"], ["sum"]),
-        helper.make_node("ReduceMean", ["z", "axis"], ["check"], keepdims=0),
-    ]
-    if conditional:
-        inputs += [helper.make_tensor_value_info("label", TensorProto.INT64, ["N"])]
-        nodes += [
-            helper.make_node("Cast", ["label"], ["flat"], to=TensorProto.FLOAT),
-            helper.make_node("Unsqueeze", ["flat", "axis"], ["column"]),
-            helper.make_node("Add", ["sum", "column"], ["labelled"]),
-        ]
-    nodes += [
-        helper.make_node("Reshape", ["labelled" if conditional else "sum", "shape"], ["pixels"]),
-        helper.make_node("Cast", ["pixels"], ["image"], to=TensorProto.UINT8),
-    ]
-    outputs = [
-        helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 2, 2, 1]),
-        helper.make_tensor_value_info("check", TensorProto.FLOAT, ["N"]),
-    ]
-    constants = [
-        helper.make_tensor("axis", TensorProto.INT64, [1], [1]),
-        helper.make_tensor("shape", TensorProto.INT64, [4], [-1, 2, 2, 1]),
-    ]
-    graph = helper.make_graph(nodes, "rows", inputs, outputs, constants)
-    onnx.save(helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)]), path)
-    return path
+from export.doctor import PROBE
+from export.engines import EngineError, NonFinite, cuda, obstacle, open_engine
+from export.engines.onnxruntime import OnnxRuntime, OnnxRuntimeCuda
+from export.engines.session import CPU, CUDA, open_session
 
 
 @pytest.fixture
-def plain(tmp_path: Path) -> Path:
-    return write_graph(tmp_path / "plain.onnx", conditional=False)
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver finds an NVIDIA L4."""
+    monkeypatch.setattr(cuda, "_asked", lambda: ((cuda.Device(0, "NVIDIA L4", "8.9"),), "", ""))
 
 
 @pytest.fixture
-def conditional(tmp_path: Path) -> Path:
-    return write_graph(tmp_path / "conditional.onnx", conditional=True)
+def falls_back(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Sessions run on the CPU whatever is asked for, as where CUDA's libraries are missing; what was asked for."""
+    asked, session = list[Any](), onnxruntime.InferenceSession
+
+    def on_the_cpu(path: Path, options: Any, providers: list[Any]) -> Any:
+        asked.extend(providers)
+        return session(path, options, providers=[CPU])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", on_the_cpu)
+    return asked
+
+
+class Bound(OnnxRuntimeCuda):
+    """CUDA's engine on the CPU: the same calls, really run."""
+
+    provider = CPU
+    memory = "cpu"
 
 
 def latents(count: int) -> np.ndarray:
-    return np.arange(4 * count, dtype=np.float32).reshape(count, 4)
+    return np.random.Generator(np.random.Philox(key=count)).standard_normal((count, 4), np.float32)
 
 
-@pytest.mark.parametrize(("count", "bucket"), [(1, 1), (2, 4), (3, 4), (4, 4), (5, 8), (8, 8)])
-def test_a_batch_runs_in_the_next_bucket_and_comes_back_in_its_own_size(plain: Path, count: int, bucket: int) -> None:
-    images = open_engine("onnxruntime", "fp32", plain, BUCKETS).run(latents(count), None)
-    assert (images.shape, images.dtype) == ((count, 2, 2, 1), np.uint8)
-    assert np.array_equal(images.reshape(count, 4), latents(count) + bucket)
+def pictures(z: np.ndarray) -> np.ndarray:
+    """What the probe draws."""
+    return np.clip(np.rint(128 + 20 * z), 0, 255).astype(np.uint8).reshape(-1, 2, 2, 1)
 
 
-def test_without_buckets_a_batch_runs_as_it_comes(plain: Path) -> None:
-    images = open_engine("onnxruntime", "fp32", plain).run(latents(3), None)
-    assert np.array_equal(images.reshape(3, 4), latents(3) + 3)
+# what speaks against it
 
 
-def test_labels_are_padded_with_their_latents(conditional: Path) -> None:
-    images = open_engine("onnxruntime", "fp32", conditional, BUCKETS).run(latents(3), np.array([10, 20, 30]))
-    assert np.array_equal(images.reshape(3, 4), latents(3) + 4 + [[10], [20], [30]])
+@pytest.mark.parametrize("engine", ["onnxruntime", "onnxruntime-cuda"])
+def test_bf16_is_refused_with_what_there_is(engine: str) -> None:
+    assert str(obstacle(engine, "bf16")) == "ONNX Runtime has no bf16. Take one of fp32, fp16, int8."
 
 
-def test_a_conditional_graph_needs_labels(conditional: Path) -> None:
-    with pytest.raises(EngineError, match="without labels"):
-        open_engine("onnxruntime", "fp32", conditional).run(latents(3), None)
+def test_without_a_driver_nobody_is_sent_to_install_a_larger_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "_asked", lambda: ((), "no NVIDIA driver is installed", "Install it."))
+    assert str(obstacle("onnxruntime-cuda", "fp32")).startswith("no NVIDIA driver is installed.")
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("rows", [[0], [2, 4], [4]])  # the last row is the one that fills the bucket
-def test_rows_that_are_not_finite_are_named_and_the_others_given(plain: Path, value: float, rows: list[int]) -> None:
-    z = latents(5)
-    z[rows, 1] = value
+@pytest.mark.usefixtures("gpu")
+def test_a_package_without_cuda_is_told_from_a_missing_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
+    line = str(obstacle("onnxruntime-cuda", "fp32"))
+    assert line.startswith("this ONNX Runtime has no CUDA provider. ")
+    assert "pip uninstall onnxruntime onnxruntime-gpu, then pip install '.[gpu]'" in line  # -gpu alone may be spoilt
+    with pytest.raises(EngineError) as caught:
+        open_engine("onnxruntime-cuda", "fp32", PROBE)
+    assert str(caught.value) == line
+
+
+@pytest.mark.usefixtures("gpu")
+def test_nothing_speaks_against_cuda_where_driver_and_package_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    assert obstacle("onnxruntime-cuda", "fp16") is None
+
+
+# the provider
+
+
+@pytest.mark.usefixtures("gpu", "falls_back")
+def test_a_silent_fall_back_to_the_cpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    with pytest.raises(EngineError, match=r"did not load its CUDA provider and fell back\. See limner doctor"):
+        open_engine("onnxruntime-cuda", "fp32", PROBE)
+
+
+def test_on_cuda_fp32_is_asked_to_be_fp32_and_the_algorithms_the_same_every_time(falls_back: list[Any]) -> None:
+    with pytest.raises(EngineError, match="fell back"):
+        open_session(PROBE, provider=CUDA)
+    assert falls_back == [(CUDA, {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})]
+
+
+def test_the_cpu_engine_runs_on_the_cpu_provider_alone() -> None:
+    assert open_session(PROBE).get_providers() == [CPU]
+
+
+def test_threads_are_those_that_were_asked_for() -> None:
+    assert open_session(PROBE, threads=1).get_session_options().intra_op_num_threads == 1
+    assert open_session(PROBE).get_session_options().intra_op_num_threads == 0  # its own choice
+
+
+# the binding
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("buckets", [(1, 4, 8), ()])
+def test_bound_inputs_and_outputs_give_the_same_pictures(buckets: tuple[int, ...]) -> None:
+    bound, plain = Bound(PROBE, buckets=buckets), OnnxRuntime(PROBE, buckets=buckets)
+    answers = {count: bound.run(latents(count), None) for count in (1, 3, 8, 2)}
+    for count, answer in answers.items():  # after all have run: an answer is nobody else's memory
+        assert np.array_equal(answer, pictures(latents(count)))
+        assert np.array_equal(answer, plain.run(latents(count), None))
+
+
+@pytest.mark.usefixtures("gpu")
+def test_bound_outputs_tell_which_rows_are_not_finite() -> None:
+    z = latents(3)
+    z[1, 2] = np.nan
     with pytest.raises(NonFinite) as caught:
-        open_engine("onnxruntime", "fp32", plain, BUCKETS).run(z, None)
-    good = [row for row in range(5) if row not in rows]
-    assert caught.value.rows == rows
-    assert caught.value.images.shape == (5, 2, 2, 1)
-    assert np.array_equal(caught.value.images.reshape(5, 4)[good], latents(5)[good] + 8)
+        Bound(PROBE, buckets=(1, 4)).run(z, None)
+    assert caught.value.rows == [1]
+    assert np.array_equal(caught.value.images[[0, 2]], pictures(z[[0, 2]]))
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no graph"], ids=["missing", "empty", "corrupt"])
-def test_a_file_that_is_no_graph_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
-    if content is not None:
-        (tmp_path / "model.onnx").write_bytes(content)
-    with pytest.raises(EngineError, match=r"cannot load .*model\.onnx"):
-        open_engine("onnxruntime", "fp32", tmp_path / "model.onnx")
-
-
-def test_a_graph_that_is_cut_off_is_refused(plain: Path) -> None:
-    plain.write_bytes(plain.read_bytes()[:-20])
-    with pytest.raises(EngineError, match="cannot load"):
-        open_engine("onnxruntime", "fp32", plain)
-
-
-def test_a_batch_that_fails_is_an_engine_error(plain: Path) -> None:
-    engine = open_engine("onnxruntime", "fp32", plain)
-    with pytest.raises(EngineError, match="failed on a batch") as caught:
+@pytest.mark.usefixtures("gpu")
+def test_a_bound_batch_that_fails_is_an_engine_error_and_the_next_one_runs() -> None:
+    engine = Bound(PROBE)
+    with pytest.raises(EngineError, match="failed on a batch"):
         engine.run(np.zeros((3, 5), np.float32), None)
-    assert caught.value.__cause__ is not None
-    assert not isinstance(caught.value, NonFinite)
-    engine.run(latents(1), None)  # and the next batch runs
+    assert np.array_equal(engine.run(latents(1), None), pictures(latents(1)))
 
 
-def test_an_unknown_engine_is_refused(plain: Path) -> None:
-    with pytest.raises(EngineError, match="no engine 'tensorrt'"):
-        open_engine("tensorrt", "fp16", plain)
+@pytest.mark.usefixtures("gpu")
+def test_on_cuda_pixels_depend_on_the_compute_capability() -> None:
+    told = Bound(PROBE, "fp16").describe()
+    assert (told["engine"], told["precision"], told["device"]) == ("onnxruntime-cuda", "fp16", "cuda-8.9")
+    assert Bound(PROBE, "fp16").artifact == f"onnxruntime-cuda-fp16-{onnxruntime.__version__}-cuda-8.9"
 
 
-def test_an_engine_says_what_its_pixels_depend_on(plain: Path) -> None:
-    engine = open_engine("onnxruntime", "fp16", plain)
-    told = engine.describe()
-    assert (told["engine"], told["precision"], told["version"]) == ("onnxruntime", "fp16", onnxruntime.__version__)
-    assert told["device"].startswith("cpu-")
-    assert engine.artifact == "-".join(told[part] for part in ("engine", "precision", "version", "device"))
+def test_the_instruction_set_is_the_widest_that_the_cpu_says_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    from export.engines import onnxruntime as module
 
-
-@pytest.mark.parametrize(
-    ("count", "buckets", "expected"),
-    [(3, (1, 4), [0, 1, 2, 2]), (3, (2, 8), [0, 1, 2, 2, 2, 2, 2, 2]), (4, (1, 4), [0, 1, 2, 3]), (3, (), [0, 1, 2])],
-)
-def test_padding_repeats_the_last_row(count: int, buckets: tuple[int, ...], expected: list[int]) -> None:
-    assert padded(np.arange(count), buckets).tolist() == expected
+    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
+    for flags, expected in (({"sse2"}, "x86_64"), ({"avx", "avx2"}, "x86_64-avx2"), (set(), "x86_64")):
+        monkeypatch.setattr(module, "cpu_flags", lambda flags=flags: flags)
+        assert module.instruction_set() == expected

@@ -1,0 +1,27 @@
+"""A process in, the number of CPU cores that it may use out: by its affinity and its container's quota."""
+
+import os
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def available(cgroup: Path = CGROUP) -> int:
+    """At least 1. A quota of 1.5 cores counts as 2: an engine with one thread would leave half a core idle."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(affinity, _quota(cgroup))
+
+
+def _quota(cgroup: Path) -> int:
+    """Cores of CPU time for each second of the clock, rounded up; as good as endless where nothing limits it."""
+    try:
+        limit, period = (cgroup / "cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        try:  # version 1 of control groups
+            limit = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text(encoding="ascii").strip()
+            period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text(encoding="ascii").strip()
+        except (OSError, ValueError):
+            return 1 << 20
+    if not limit.isdigit() or int(limit) == 0 or not period.isdigit():
+        return 1 << 20
+    return -(-int(limit) // max(1, int(period)))
