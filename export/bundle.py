@@ -2,23 +2,26 @@
 
     models/<name>/<version>/manifest.json  model.onnx  prior.npz (of a mixture prior)  samples.png
                             judge.onnx  judge.npz (features of real images)
+                            model.fp16.onnx  model.sm89.rtx1.7.fp16.plan ... (what an extension added)
 
-A version is built in a hidden folder and renamed: it is whole or absent. No torch, no onnx here.
+A version is built in a hidden folder and renamed: it is whole or absent. An extension adds files first and replaces the
+manifest last: a reader sees the bundle before it or after it. No torch, no onnx here.
 """
 
+import fcntl
 import hashlib
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from training.config import Kind
 from training.errors import LimnerError
@@ -30,6 +33,7 @@ PRIOR = "prior.npz"
 JUDGE = "judge.onnx"
 REFERENCE = "judge.npz"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SCHEMA = 2
 IDENTITY = b"limner image identity 1"  # version of docs/image-identity.md; part of every digest
 
 
@@ -86,33 +90,84 @@ class JudgeFiles(_Part):
 
 
 class Parity(_Part):
-    """The greatest difference in grey levels between the engine's pictures and `reference`'s, over `batches`."""
+    """Differences in grey levels of 255 between the engine's pictures and `reference`'s, of the same latents."""
 
     reference: str
-    batches: tuple[int, ...]
-    max_levels: int
-    allowed_levels: int
+    pictures: int = Field(ge=1)
+    max_levels: int = Field(ge=0)
+    allowed_levels: int  # for all values but a share
+    share_over: float = Field(default=0, ge=0, le=1)  # of values that are further apart than that
+    allowed_share: float = 0
+    most_levels: int  # for any
+    psnr_db: float | None = None  # over all pictures; None: not one level apart
+    least_psnr_db: float | None = None  # allowed; None: the levels alone decide
+
+
+class Drift(_Part):
+    """The judge's figures of the engine's pictures minus those of the reference's, of the same seeds."""
+
+    samples: int = Field(ge=1)
+    figures: dict[str, float]
+    allowed: dict[str, float]
+
+
+class Gates(_Part):
+    """What the gates found. `failed` names those that `--force` passed over: `auto` never takes such an artifact."""
+
+    parity: Parity
+    not_finite: int = Field(ge=0)  # of the pictures compared
+    drift: Drift | None = None  # None: the bundle has no judge
+    failed: tuple[str, ...] = ()
+
+
+class NotRun(_Part):
+    """Why the gates could not run where the artifact was made, and the command that runs them where they can."""
+
+    why: str
+    command: str
 
 
 class Artifact(_Part):
-    """One file for one engine and precision. `buckets`: batch sizes whose rows equal the row alone, bit for bit."""
+    """One file for one engine and precision, with what its gates found, or why they were not run.
+
+    `buckets`: batch sizes that give the same pictures, bit for bit; () where the gates were not run. `requirements`:
+    what a machine must be to run the file; None: any that has the engine.
+    """
 
     engine: str
     precision: str
     file: str
     sha256: str
-    parity: Parity
-    buckets: tuple[int, ...]
+    gates: Gates | None = None
+    not_run: NotRun | None = None
+    buckets: tuple[int, ...] = ()
     requirements: dict[str, str] | None = None
-    quality: Quality | None = None
-    drift: dict[str, float] | None = None  # of the quality, from that of `reference`
 
     @field_validator("buckets")
     @classmethod
-    def _row_alone_first(cls, buckets: tuple[int, ...]) -> tuple[int, ...]:
-        if not buckets or buckets[0] != 1 or any(next_ <= one for one, next_ in pairwise(buckets)):
-            raise ValueError("buckets must ascend from 1")
+    def _ascending(cls, buckets: tuple[int, ...]) -> tuple[int, ...]:
+        if any(size < 1 for size in buckets) or any(next_ <= one for one, next_ in pairwise(buckets)):
+            raise ValueError("buckets must ascend from 1 or more")
         return buckets
+
+    @model_validator(mode="after")
+    def _gates_or_why_not(self) -> "Artifact":
+        if (self.gates is None) == (self.not_run is None) or (self.gates is None) != (not self.buckets):
+            raise ValueError("an artifact has gates and buckets, or says why they were not run")
+        return self
+
+    @property
+    def title(self) -> str:
+        return f"{self.engine}:{self.precision}"
+
+    @property
+    def forced(self) -> bool:
+        return self.gates is not None and bool(self.gates.failed)
+
+    def replaces(self, other: "Artifact") -> bool:
+        """Whether both are the same thing for the same machines, so that the newer one takes the place."""
+        mine, theirs = (artifact.requirements or {} for artifact in (self, other))
+        return (self.title, mine) == (other.title, theirs)
 
 
 class TensorSpec(_Part):
@@ -124,7 +179,7 @@ class TensorSpec(_Part):
 class Manifest(_Part):
     """What a bundle holds. Optional fields are absent until the stage that fills them exists."""
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
+    schema_version: Literal[2] = Field(default=SCHEMA, alias="schema")
     name: str = Field(pattern=rf"^{NAME.pattern}$")
     version: int = Field(ge=1)
     kind: Kind
@@ -142,7 +197,6 @@ class Manifest(_Part):
     files: dict[str, str] = {}  # every other file -> sha256
     prior: str | None = None
     judge: JudgeFiles | None = None
-    forced: tuple[str, ...] | None = None
 
     @property
     def classes(self) -> int:
@@ -166,24 +220,32 @@ def read(folder: Path) -> Bundle:
     """Read a version folder (`models/digits/1`) and check every hash. Raises BundleError naming the file."""
     path = folder / MANIFEST
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        manifest = Manifest.model_validate_json(content)
     except FileNotFoundError as error:
         raise BundleError(f"no bundle at '{folder}': it has no {MANIFEST}", _EXPORT) from error
     except OSError as error:
         raise BundleError(f"cannot read {path} ({error.strerror})", "Check its permissions.") from error
     except ValidationError as error:
         first = error.errors()[0]
+        if first["loc"] == ("schema",):
+            raise BundleError(f"{path} is of schema {first['input']}, this limner reads {SCHEMA}", _AGAIN) from error
         where = ".".join(str(part) for part in first["loc"])
         raise BundleError(f"{path} is damaged ({where or 'JSON'}: {first['msg']})", _AGAIN) from error
-    expected = {artifact.file: artifact.sha256 for artifact in manifest.artifacts} | manifest.files
+    expected = _sha256s(manifest)
     needed = [GRAPH, manifest.prior, *([manifest.judge.graph, manifest.judge.reference] if manifest.judge else [])]
     if any(name is not None and name not in expected for name in needed):
         raise BundleError(f"{path} is damaged (a file it needs is not listed)", _AGAIN)
     for name, sha256 in expected.items():
         if Path(name).name != name or "\0" in name:
             raise BundleError(f"{path} is damaged ({name!r} is no file name)", _AGAIN)
-        if hash_file(folder / name) != sha256:
-            raise BundleError(f"{folder / name} is not the file that was exported (its hash differs)", _AGAIN)
+        try:
+            if hash_file(folder / name) != sha256:
+                raise BundleError(f"{folder / name} is not the file that was exported (its hash differs)", _AGAIN)
+        except BundleError:
+            if path.read_bytes() == content:
+                raise
+            return read(folder)  # an extension came between
     return Bundle(folder, manifest, _digest(folder, manifest))
 
 
@@ -285,6 +347,64 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest into a folder that is being built."""
     text = manifest.model_dump_json(indent=2, by_alias=True, exclude_none=True)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def workshop(bundle: Bundle) -> Iterator[Path]:
+    """Give a hidden folder beside the version to make new files in; it is gone afterwards."""
+    home = bundle.folder.resolve().parent
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{bundle.manifest.version}-", dir=home) as part:
+            yield Path(part)
+    except OSError as error:
+        raise BundleError(f"cannot write {home} ({error.strerror})", "Copy the bundle elsewhere.") from error
+
+
+def extend(bundle: Bundle, part: Path, artifacts: Sequence[Artifact], others: Sequence[str] = ()) -> Bundle:
+    """Publish artifacts whose files lie in `part` or in the bundle already, and `others` of `part` as further files.
+
+    Files come first and the manifest last, under a lock, so that several machines may extend one bundle and readers see
+    it before or after. An artifact takes the place of one that is the same thing for the same machines.
+    """
+    folder = bundle.folder
+    with _locked(folder.resolve().parent):
+        manifest = read(folder).manifest  # somebody may have extended it meanwhile
+        placed = {name: _place(part, name, folder, manifest) for name in {*others, *(each.file for each in artifacts)}}
+        added = [artifact.model_copy(update={"file": placed[artifact.file]}) for artifact in artifacts]
+        kept = [old for old in manifest.artifacts if not any(new.replaces(old) for new in added)]
+        files = manifest.files | {placed[name]: hash_file(folder / placed[name]) for name in others}
+        write = manifest.model_copy(update={"artifacts": (*kept, *added), "files": files})
+        write_manifest(part, write)
+        _flush(part / MANIFEST)
+        (part / MANIFEST).replace(folder / MANIFEST)
+        _flush(folder)
+        listed = {artifact.file for artifact in write.artifacts} | write.files.keys()
+        for dropped in {artifact.file for artifact in manifest.artifacts} - listed:
+            (folder / dropped).unlink(missing_ok=True)
+    return read(folder)
+
+
+@contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    with (home / ".lock").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _place(part: Path, name: str, folder: Path, manifest: Manifest) -> str:
+    """Move a new file in, under a name that nothing else in the bundle has; what it is called there."""
+    if not (part / name).exists():
+        return name
+    sha256 = hash_file(part / name)
+    stem, ending = name.rsplit(".", 1)
+    place = name if _sha256s(manifest).get(name) in (None, sha256) else f"{stem}.{sha256[:8]}.{ending}"
+    _flush(part / name)
+    (part / name).replace(folder / place)
+    return place
+
+
+def _sha256s(manifest: Manifest) -> dict[str, str]:
+    return {artifact.file: artifact.sha256 for artifact in manifest.artifacts} | manifest.files
 
 
 def _flush(path: Path) -> None:

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from export.bundle import Artifact, Bundle, BundleError, JudgeFiles, load_prior
-from export.engines import EngineError, open_engine
+from export.bundle import Bundle, BundleError, JudgeFiles, load_prior
+from export.choice import chosen
+from export.engines import open_engine
 from export.judge import OnnxJudge
 from training.evaluation.reference import Reference
 from training.evaluation.sight import Sees
@@ -20,7 +21,10 @@ def bundle_subject(bundle: Bundle, engine: str | None = None) -> Iterator[Subjec
     manifest = bundle.manifest
     artifact = chosen(bundle, engine)
     judge, reference = bundle_judge(bundle), bundle_reference(bundle)
-    opened = open_engine(artifact.engine, artifact.precision, bundle.folder / artifact.file, artifact.buckets)
+    file = bundle.folder / artifact.file
+    opened = open_engine(
+        artifact.engine, artifact.precision, file, artifact.buckets, requirements=artifact.requirements
+    )
     with closing(opened) as running:
         yield Subject(
             title=bundle.title,
@@ -42,19 +46,6 @@ def bundle_subject(bundle: Bundle, engine: str | None = None) -> Iterator[Subjec
             judge=judge,
             reference=reference,
         )
-
-
-def chosen(bundle: Bundle, engine: str | None) -> Artifact:
-    """The artifact that NAME or NAME:PRECISION means; None: the first. Raises EngineError with those there are."""
-    artifacts = bundle.manifest.artifacts
-    if engine is None:
-        return artifacts[0]
-    name, _, precision = engine.partition(":")
-    for artifact in artifacts:
-        if artifact.engine == name and precision in ("", artifact.precision):
-            return artifact
-    there = ", ".join(f"{artifact.engine}:{artifact.precision}" for artifact in artifacts)
-    raise EngineError(f"{bundle.title} has no artifact for '{engine}'", f"There is {there}.")
 
 
 def bundle_judge(bundle: Bundle) -> Sees:

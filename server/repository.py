@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from export import gates
-from export.bundle import Bundle, BundleError, load_prior, read, version_folders
+from export.bundle import Artifact, Bundle, BundleError, load_prior, read, version_folders
+from export.choice import chosen
 from export.engines import Engine, open_engine
+from export.invariance import invariant_buckets, probe
 from server.batcher import Batch, Batcher, Generated
 from server.errors import Expired, InvalidParameter, NotFound, shorten
 from server.settings import Settings
@@ -145,22 +146,27 @@ def _open(bundle: Bundle, settings: Settings, observe: Callable[[str, Batch], No
     manifest = bundle.manifest
     name = settings.name or manifest.name
     title = f"{name}@{manifest.version}"
-    artifact = manifest.artifacts[0]
-    path: Path = bundle.folder / artifact.file
+    artifact = chosen(bundle, settings.engine)
     prior = load_prior(bundle)
-    engine = open_engine(artifact.engine, artifact.precision, path, artifact.buckets, settings.engine_threads)
-    buckets = _checked(engine, bundle, prior)
+    engine = _opened(bundle, artifact, artifact.buckets, settings)
+    buckets = artifact.buckets if artifact.forced else _checked(engine, bundle, prior)
     if buckets != artifact.buckets:
         engine.close()
-        engine = open_engine(artifact.engine, artifact.precision, path, buckets, settings.engine_threads)
+        engine = _opened(bundle, artifact, buckets, settings)
     batcher = Batcher(engine, settings.queue_images, lambda batch: observe(title, batch))
     return LiveModel(bundle, name, engine.describe(), engine.artifact, buckets, batcher, prior)
+
+
+def _opened(bundle: Bundle, artifact: Artifact, buckets: tuple[int, ...], settings: Settings) -> Engine:
+    path = bundle.folder / artifact.file
+    threads, requirements = settings.engine_threads, artifact.requirements
+    return open_engine(artifact.engine, artifact.precision, path, buckets, threads, requirements)
 
 
 def _checked(engine: Engine, bundle: Bundle, prior: Prior | None) -> tuple[int, ...]:
     """The warm-up: which of the listed buckets leave each row alone on this machine too. Raises GateError if none."""
     manifest = bundle.manifest
-    z, label = gates.probe(max(engine.buckets), manifest.latent, manifest.classes)
+    z, label = probe(max(engine.buckets), manifest.latent, manifest.classes)
     if prior is not None:
         z = prior.spread(z, label)
-    return gates.invariant_buckets(engine, z, label, engine.buckets, WARM_UP_SHIFTS)
+    return invariant_buckets(engine, z, label, engine.buckets, WARM_UP_SHIFTS)

@@ -20,6 +20,11 @@ class Settings(BaseModel):
     port: int = Field(default=8000, ge=0, le=65535, description="0 takes any free port")
     name: str | None = Field(default=None, pattern=rf"^{NAME.pattern}$", description="name of a single model")
     default_model: str | None = Field(default=None, description="answers requests that name no model")
+    engine: str = Field(
+        default="auto",
+        pattern=r"^(auto|[a-z-]+(:[a-z0-9]+)?)$",
+        description="NAME or NAME:PRECISION; auto: the first fp32 artifact that passed its gates and runs here",
+    )
     engine_threads: int | None = Field(
         default=None, ge=1, le=1024, description="CPU threads of one batch; default: all cores"
     )

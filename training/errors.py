@@ -7,7 +7,9 @@ LimnerError                        exit 1 on the command line, status 500 over H
 ├── EvaluationError                too few pictures, another judge's features, a figure that is not finite
 ├── Interrupted                    Ctrl-C or SIGTERM; what was done is saved; exit 130
 ├── export.bundle.BundleError      a bundle is missing, damaged or of another schema
-├── export.gates.GateError         an engine's pictures are not the model's pictures
+├── export.invariance.GateError    an engine's pictures are not the model's pictures
+│   └── export.artifacts.Refused   ... with what each artifact failed
+├── export.precision.PrecisionError    a graph cannot be had in another precision
 ├── export.engines.EngineError     an engine failed
 │   └── export.engines.NonFinite   ... on some rows only
 └── server.errors.RequestError     the request's fault or the server's state: problem+json with its status

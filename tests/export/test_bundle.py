@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,18 @@ import pytest
 
 from export import bundle
 from export.bundle import (
+    Artifact,
+    Bundle,
     BundleError,
     Manifest,
     Quality,
+    extend,
     find,
     load_prior,
     new_version,
     read,
     version_folders,
+    workshop,
     write_manifest,
 )
 from training.prior import Prior
@@ -31,7 +36,7 @@ CHECKPOINT = "c" * 64
 
 def described(folder: Path, name: str, version: int, checkpoint: str = CHECKPOINT) -> dict[str, Any]:
     return {
-        "schema": 1,
+        "schema": 2,
         "name": name,
         "version": version,
         "kind": "cgan",
@@ -52,7 +57,12 @@ def described(folder: Path, name: str, version: int, checkpoint: str = CHECKPOIN
                 "precision": "fp32",
                 "file": "model.onnx",
                 "sha256": hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest(),
-                "parity": {"reference": "torch", "batches": [1, 5], "max_levels": 0, "allowed_levels": 1},
+                "gates": {
+                    "parity": {
+                        "reference": "torch", "pictures": 9, "max_levels": 0, "allowed_levels": 1, "most_levels": 1,
+                    },
+                    "not_finite": 0,
+                },
                 "buckets": [1, 2, 4],
             }
         ],
@@ -88,7 +98,7 @@ def test_a_written_version_is_read_as_it_was_described(tmp_path: Path) -> None:
 
 def test_what_a_stage_has_not_filled_is_absent_from_the_file(tmp_path: Path) -> None:
     manifest = json.loads((write(tmp_path) / "manifest.json").read_text())
-    assert manifest["schema"] == 1
+    assert manifest["schema"] == 2
     assert not {"quality", "prior"} & manifest.keys()
     assert "requirements" not in manifest["artifacts"][0]
 
@@ -182,14 +192,17 @@ def test_a_missing_or_longer_file_is_refused_by_its_name(
     ("change", "complaint"),
     [
         (lambda manifest: manifest.pop("latent"), "latent"),
-        (lambda manifest: manifest["artifacts"][0].pop("buckets"), "artifacts.0.buckets"),
+        (lambda manifest: manifest["artifacts"][0].pop("buckets"), r"artifacts\.0: .*has gates and buckets"),
+        (lambda manifest: manifest["artifacts"][0].update(buckets=[]), r"artifacts\.0: .*has gates and buckets"),
+        (lambda manifest: manifest["artifacts"][0].pop("gates"), r"artifacts\.0: .*says why they were not run"),
+        (lambda manifest: manifest["artifacts"][0].update(not_run={"why": "a", "command": "b"}), r"artifacts\.0: "),
         *(
             (lambda manifest, buckets=buckets: manifest["artifacts"][0].update(buckets=buckets), "artifacts.0.buckets")
-            for buckets in ([], [2, 4], [0, 1], [-1, 1], [1, 4, 2], [1, 1])
+            for buckets in ([0, 1], [-1, 1], [1, 4, 2], [1, 1])
         ),
         (lambda manifest: manifest.update(surprise=1), "surprise"),
         (lambda manifest: manifest["source"].update(path="/home/me"), "source.path"),
-        (lambda manifest: manifest.update(schema=2), "schema"),
+        (lambda manifest: manifest.update(schema=1), r"is of schema 1, this limner reads 2\. .*export it again"),
         (lambda manifest: manifest.update(name="../digits"), "name"),
         (lambda manifest: manifest.update(artifacts=[]), "artifacts"),
         (lambda manifest: manifest["artifacts"][0].update(file="samples.png"), "not listed"),
@@ -233,6 +246,132 @@ def test_the_digest_is_of_the_graph_and_the_prior_alone(tmp_path: Path) -> None:
     sha256 = hashlib.sha256(b"prior").hexdigest()
     edit(folder, lambda manifest: manifest.update(prior="prior.npz", files=manifest["files"] | {"prior.npz": sha256}))
     assert read(folder).digest == hashlib.sha256(GRAPH + b"prior" + b"limner image identity 1").hexdigest()
+
+
+# extension
+
+
+def plan(file: str = "model.sm89.plan", capability: str = "8.9", **more: Any) -> Artifact:
+    content = {
+        "engine": "tensorrt-rtx",
+        "precision": "fp16",
+        "file": file,
+        "sha256": hashlib.sha256(b"plan").hexdigest(),
+    }
+    content |= {"not_run": {"why": "no GPU", "command": "limner export"}}
+    return Artifact.model_validate(content | {"requirements": {"compute_capability": capability}} | more)
+
+
+def extended(folder: Path, artifact: Artifact, content: bytes = b"plan", others: tuple[str, ...] = ()) -> Bundle:
+    found = read(folder)
+    with workshop(found) as part:
+        (part / artifact.file).write_bytes(content)
+        for name in others:
+            (part / name).write_bytes(b"layers")
+        artifact = artifact.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
+        return extend(found, part, [artifact], others)
+
+
+def test_an_extension_adds_artifacts_and_files_and_keeps_the_rest(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    before = read(folder)
+    after = extended(folder, plan(), others=("layers.json",))
+    assert after == read(folder)
+    assert [artifact.title for artifact in after.manifest.artifacts] == ["onnxruntime:fp32", "tensorrt-rtx:fp16"]
+    assert after.manifest.files.keys() == {"samples.png", "layers.json"}
+    assert after.digest == before.digest
+    assert {path.name for path in folder.iterdir()} == {
+        "manifest.json", "model.onnx", "samples.png", "model.sm89.plan", "layers.json",
+    }  # fmt: skip
+    assert version_folders(tmp_path) == [folder]
+    assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == ["1"]
+
+
+def test_an_artifact_takes_the_place_of_the_same_one_for_the_same_machines(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    extended(folder, plan())
+    extended(folder, plan("model.sm90.plan", "9.0"))
+    after = extended(folder, plan(), b"a better plan")
+    files = [artifact.file for artifact in after.manifest.artifacts[1:]]
+    assert [artifact.requirements for artifact in after.manifest.artifacts[1:]] == [
+        {"compute_capability": "9.0"},
+        {"compute_capability": "8.9"},
+    ]
+    assert (folder / files[1]).read_bytes() == b"a better plan"
+    assert {path.name for path in folder.iterdir() if path.suffix == ".plan"} == set(files)  # the old one is gone
+
+
+def test_a_file_that_readers_trust_is_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the files and the manifest a reader still sees the whole bundle of before."""
+    folder = write(tmp_path)
+    before = extended(folder, plan())
+    seen = []
+
+    def spy(part: Path, manifest: Manifest) -> None:
+        seen.append(read(folder))
+        write_manifest(part, manifest)
+
+    monkeypatch.setattr(bundle, "write_manifest", spy)
+    extended(folder, plan(), b"a better plan")
+    assert seen == [before]
+
+
+def test_a_reader_whom_an_extension_overtakes_reads_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path)
+    extended(folder, plan())
+    hash_file = bundle.hash_file
+
+    def overtaken(path: Path) -> str:
+        if path.suffix == ".plan":
+            monkeypatch.setattr(bundle, "hash_file", hash_file)
+            extended(folder, plan(), b"a better plan")  # removes the file that the reader asks for now
+        return hash_file(path)
+
+    monkeypatch.setattr(bundle, "hash_file", overtaken)
+    found = read(folder)
+    assert found.manifest.artifacts[1].sha256 == hashlib.sha256(b"a better plan").hexdigest()
+
+
+def test_an_extension_that_fails_leaves_the_bundle_as_it_was(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    before = read(folder)
+
+    def fail() -> None:
+        with workshop(before) as part:
+            (part / "model.plan").write_bytes(b"plan")
+            raise ValueError("half way")
+
+    with pytest.raises(ValueError, match="half way"):
+        fail()
+    assert read(folder) == before
+    assert {path.name for path in folder.parent.iterdir()} == {"1"}
+    assert {path.name for path in folder.iterdir()} == {"manifest.json", "model.onnx", "samples.png"}
+
+
+def test_several_machines_extend_one_bundle_at_once(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    found = read(folder)
+    names = [f"model.sm{number}.plan" for number in range(8)]
+
+    def one(name: str) -> None:
+        with workshop(found) as part:  # all of them read the bundle before any of them has published
+            (part / name).write_bytes(b"plan")
+            extend(found, part, [plan(name, name)])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(one, names))
+    assert {artifact.file for artifact in read(folder).manifest.artifacts} == {"model.onnx", *names}
+
+
+def test_a_bundle_that_cannot_be_written_is_not_extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path)
+
+    def refuse(*given: Any, **more: Any) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(bundle.tempfile, "mkdtemp", refuse)
+    with pytest.raises(BundleError, match=r"cannot write .*digits \(Permission denied\)\. Copy the bundle elsewhere"):
+        extended(folder, plan())
 
 
 # the prior
@@ -340,7 +479,7 @@ def test_a_checkpoints_newest_sound_version_is_found(tmp_path: Path) -> None:
     assert find(tmp_path, "cats", CHECKPOINT) is None
 
 
-@pytest.mark.parametrize("module", ["export.bundle", "export.gates", "export.engines"])
+@pytest.mark.parametrize("module", ["export.bundle", "export.gates", "export.engines", "export.choice"])
 def test_what_serves_loads_no_torch_and_no_onnx(module: str) -> None:
     heavy = {"torch", "onnx", "onnxscript", "onnxruntime", "sklearn"}
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"

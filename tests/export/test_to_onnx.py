@@ -13,11 +13,11 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from export import gates, to_onnx
+from export.artifacts import Refused
 from export.bundle import Bundle, BundleError, load_prior
-from export.engines import open_engine
+from export.engines import Engine, open_engine
 from export.gates import GateError
 from export.to_onnx import export
 from training import checkpoint
@@ -81,7 +81,7 @@ def test_the_graph_is_plain_onnx_of_one_version(exported: tuple[Path, Bundle]) -
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
     assert (model.ir_version, len(model.functions)) == (10, 0)
     operators = {node.op_type for node in model.graph.node}
-    assert "ConvTranspose" in operators
+    assert {"ConvTranspose", "DepthToSpace"} < operators
     assert not {name for name in operators if "Normalization" in name or "Random" in name or name == "Dropout"}
     assert not [weight.name for weight in model.graph.initializer if weight.data_location == onnx.TensorProto.EXTERNAL]
     onnx.checker.check_model(model, full_check=True)
@@ -95,9 +95,9 @@ def test_the_graph_holds_nothing_of_the_machine_that_made_it(exported: tuple[Pat
     model = graph_of(bundle)
     for weight in model.graph.initializer:
         weight.raw_data = b""  # any byte may be in there
-    named = model.SerializeToString()
-    assert b"/" not in named
-    assert b".py" not in named
+    named = str(model)  # as text: a length in the bytes may be 47, which is a slash
+    assert "/" not in named
+    assert ".py" not in named
     assert str(run.parent) not in (bundle.folder / "manifest.json").read_text()
 
 
@@ -147,7 +147,10 @@ def test_the_manifest_tells_where_the_model_comes_from(exported: tuple[Path, Bun
     assert manifest.quality is not None
     assert manifest.quality.model_dump(exclude_none=True) == state["quality"]
     (artifact,) = manifest.artifacts
-    assert (artifact.engine, artifact.precision, artifact.parity.reference) == ("onnxruntime", "fp32", "torch")
+    assert artifact.title == "onnxruntime:fp32"
+    assert artifact.gates is not None
+    assert (artifact.gates.parity.reference, artifact.gates.failed) == ("torch", ())
+    assert artifact.gates.drift is not None
     assert artifact.buckets[0] == 1
     with Image.open(bundle.folder / "samples.png") as samples:
         assert samples.height == 2 * spec.size * (spec.classes or 4)
@@ -186,9 +189,13 @@ def test_a_prior_goes_into_the_bundle_and_its_digest(
     assert (plain.manifest.prior, load_prior(plain)) == (None, None)
     assert not (plain.folder / "prior.npz").exists()
     probes = list[np.ndarray]()
-    parity = gates.parity
-    monkeypatch.setattr(gates, "parity", lambda *given: probes.append(given[3]) or parity(*given))
+    hold = gates.hold
 
+    def spy(engine: Engine, original: gates.Original, *more: Any) -> Any:
+        probes.append(original.fixed.z)
+        return hold(engine, original, *more)
+
+    monkeypatch.setattr(gates, "hold", spy)
     made = export(run_with(held, trained(kind), tmp_path), tmp_path / "models")
     assert made.manifest.prior == "prior.npz"
     assert set(made.manifest.files) == {"samples.png", "prior.npz", "judge.onnx", "judge.npz"}
@@ -198,7 +205,7 @@ def test_a_prior_goes_into_the_bundle_and_its_digest(
     assert (made.folder / "model.onnx").read_bytes() == (plain.folder / "model.onnx").read_bytes()
     assert made.digest != plain.digest
     (probe,) = probes
-    nearest = np.abs(probe[:, None] - held["mean"].numpy().reshape(-1, 8)).max(axis=2).argmin(axis=1)
+    nearest = np.abs(probe[:1024, None] - held["mean"].numpy().reshape(-1, 8)).max(axis=2).argmin(axis=1)
     assert set(nearest) == set(range(len(held["mean"]) * 2))  # the gates saw every component
     assert not np.array_equal(sheet(made.folder), sheet(plain.folder))
     assert export(tmp_path / "run", tmp_path / "models") == made
@@ -294,15 +301,16 @@ def test_a_name_that_is_no_model_name_is_refused(trained: Trained, tmp_path: Pat
 def test_a_graph_that_draws_other_pictures_is_refused_and_nothing_written(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoilt(generator: Generator) -> Generator:
-        folded = fold(generator)
+    def spoilt(generator: Generator, spec: ModelSpec) -> onnx.ModelProto:
         with torch.no_grad():
-            folded.project.bias.add_(0.5)
-        return folded
+            generator.project.bias.add_(0.5)
+            graph = to_graph(generator, spec)
+            generator.project.bias.sub_(0.5)
+        return graph
 
-    fold = to_onnx._without_batch_norm
-    monkeypatch.setattr(to_onnx, "_without_batch_norm", spoilt)
-    with pytest.raises(GateError, match="differs from torch by"):
+    to_graph = to_onnx.to_graph
+    monkeypatch.setattr(to_onnx, "to_graph", spoilt)
+    with pytest.raises(Refused, match=r"onnxruntime:fp32 failed parity"):
         export(trained("gan"), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -316,35 +324,3 @@ def test_a_model_that_gives_no_finite_pictures_is_refused(trained: Trained, tmp_
     checkpoint.save(kept, state)
     with pytest.raises(GateError, match="not finite"):
         export(run, tmp_path / "models")
-
-
-# folding
-
-
-@pytest.mark.parametrize("size", [28, 32, 64])
-@pytest.mark.parametrize("class_names", [(), ("a", "b", "c")])
-def test_folding_the_batch_norms_keeps_the_function(size: int, class_names: tuple[str, ...]) -> None:
-    torch.manual_seed(0)
-    kind = "cgan" if class_names else "gan"
-    spec = ModelSpec.model_validate(
-        {"kind": kind, "latent": 6, "size": size, "channels": 3, "class_names": class_names, "width": 4}
-    )
-    generator, label = Generator(spec), torch.arange(16) % 3 if class_names else None
-    for layer in generator.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.uniform_(layer.weight, 0.5, 2)
-            nn.init.normal_(layer.bias)
-            layer.eps = 1e-2  # large enough to be missed
-    for _ in range(20):
-        generator(3 * torch.randn(16, 6) + 1, label)  # batch statistics of something
-    generator.eval()
-    before = {name: value.clone() for name, value in generator.state_dict().items()}
-
-    folded = to_onnx._without_batch_norm(generator)
-    assert not [layer for layer in folded.modules() if isinstance(layer, nn.BatchNorm2d)]
-    z = torch.randn(16, 6)
-    with torch.no_grad():
-        expected = generator(z, label)
-        torch.testing.assert_close(folded(z, label), expected, atol=1e-5, rtol=1e-4)
-    assert expected.std() > 0.05
-    assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())

@@ -2,14 +2,17 @@
 
 import hashlib
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from export import gates
-from export.bundle import BundleError
-from export.gates import GateError
+from export.bundle import BundleError, read
+from export.engines import EngineError
+from export.extend import bundle_original, extend
+from export.invariance import GateError, invariant_buckets, probe
+from export.targets import Wanted
 from server import repository
 from server.batcher import Batch
 from server.errors import InvalidParameter, NotFound
@@ -163,12 +166,13 @@ def test_a_damaged_prior_is_not_served(mixture: Path, tmp_path: Path, damage: by
 
 def test_the_warm_up_checks_latents_of_the_prior(mixture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = list[np.ndarray]()
-    check = gates.invariant_buckets
-    monkeypatch.setattr(gates, "invariant_buckets", lambda *given: seen.append(given[1]) or check(*given))
+    monkeypatch.setattr(
+        repository, "invariant_buckets", lambda *given: seen.append(given[1]) or invariant_buckets(*given)
+    )
     live = opened(mixture)
     prior = live.get(None, None).prior
     assert prior is not None
-    z, label = gates.probe(64, 6, 3)
+    z, label = probe(64, 6, 3)
     assert np.array_equal(seen[0], prior.spread(z, label))
     live.close()
 
@@ -199,17 +203,35 @@ class Moody:
 def test_buckets_that_change_a_row_on_this_machine_are_not_served(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        repository, "open_engine", lambda engine, precision, path, buckets, threads: Moody(buckets, {8, 64})
-    )
-    live = opened(models / "plain")
-    assert live.get(None, None).buckets == (1, 2, 4, 16, 32)
-    live.close()
+    for sizes, left in (({8, 64}, (1, 2, 4, 16, 32)), ({1}, (2, 4, 8, 16, 32, 64))):
+        moody = partial(lambda engine, precision, path, buckets, *more, sizes: Moody(buckets, sizes), sizes=sizes)
+        monkeypatch.setattr(repository, "open_engine", moody)
+        live = opened(models / "plain")
+        assert live.get(None, None).buckets == left
+        live.close()
 
 
 def test_a_model_that_does_not_repeat_itself_is_refused(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        repository, "open_engine", lambda engine, precision, path, buckets, threads: Moody(buckets, {1})
+        repository, "open_engine", lambda engine, precision, path, buckets, *more: Moody(buckets, {*buckets})
     )
     with pytest.raises(GateError, match="other pixels for the same latent"):
         opened(models / "plain")
+
+
+# the engine
+
+
+def test_the_engine_that_is_named_answers(models: Path, tmp_path: Path) -> None:
+    """auto prefers what was exported for OpenVINO and passed its gates, unless fp32 there was never tried or forced."""
+    shutil.copytree(models / "plain", tmp_path / "plain")
+    first = read(tmp_path / "plain" / "1")
+    with bundle_original(first) as original:
+        extend(first, [Wanted("openvino", "openvino", name) for name in ("fp32", "fp16")], original, force=True)
+    wanted = {"auto": "openvino-fp32", "onnxruntime": "onnxruntime-fp32", "openvino:fp32": "openvino-fp32"}
+    for engine, artifact in wanted.items():
+        live = opened(tmp_path / "plain", engine=engine)
+        assert live.get(None, None).artifact.startswith(artifact)
+        live.close()
+    with pytest.raises(EngineError, match=r"no artifact for 'tensorrt'\. There is onnxruntime:fp32, openvino:fp32"):
+        opened(tmp_path / "plain", engine="tensorrt")
