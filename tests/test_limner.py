@@ -13,9 +13,9 @@ import pytest
 import yaml
 from PIL import Image
 
-import limner
+from limner.demo import COLUMNS, SCALE
 
-COMMANDS = ("train", "evaluate", "compare", "export", "inspect", "serve", "generate", "demo")
+COMMANDS = ("train", "evaluate", "compare", "export", "inspect", "serve", "generate", "demo", "doctor")
 
 
 @pytest.fixture
@@ -79,9 +79,14 @@ def test_an_unknown_option_is_the_parsers_business(home: Path) -> None:
         (["train", "--size", "30"], "size=30", "--help"),
         (["train", "--config", "absent.yaml"], "absent.yaml", "--config"),
         (["train", "--data", "x" * 300], "x" * 300, "another place"),
-        (["export", "nowhere"], "no run at 'nowhere'", "limner train"),
-        (["export", "."], "holds no checkpoint", "limner train"),
-        (["export", ".", "--to", "paper"], "no target 'paper'", "--to onnx"),
+        (["export", "nowhere"], "no run or bundle at 'nowhere'", "Train a run"),
+        (["export", "."], "no run or bundle at '.'", "Train a run"),
+        (["export", ".", "--to", "paper"], "no target 'paper'", "onnx, openvino, tensorrt, tensorrt-rtx"),
+        (["export", ".", "--precision", "fp8"], "no precision 'fp8'", "fp32, fp16, bf16, int8"),
+        (["export", ".", "--triton", "python"], "no backend 'python'", "onnxruntime or tensorrt"),
+        (["export", ".", "--to", "openvino", "--version-compatible"], "--to tensorrt", "Leave them out"),
+        (["export", ".", "--to", "tensorrt", "--compute-capability", "8.9"], "--to tensorrt-rtx", "Leave it out"),
+        (["serve", "--engine", "openvino:"], "engine=openvino:", "--help"),
         (["inspect", "nowhere"], "no bundle at 'nowhere'", "limner export"),
         (["serve", "--models", "."], "holds no bundle", "limner export"),
         (["serve", "--models", "nowhere"], "is no folder", "limner export"),
@@ -277,8 +282,8 @@ def test_the_demo_draws_digits_that_the_judge_recognises(home: Path) -> None:
     assert manifest["quality"]["agreement"] >= 0.9
     assert manifest["quality"]["within_class_variance_ratio"] >= 0.5
     with Image.open(home / "demo.png") as picture:
-        assert picture.width > 28 * limner.DEMO_COLUMNS * limner.DEMO_SCALE  # labels at the left
-        assert picture.height == 10 * 28 * limner.DEMO_SCALE
+        assert picture.width > 28 * COLUMNS * SCALE  # labels at the left
+        assert picture.height == 10 * 28 * SCALE
 
 
 # bundles in this process

@@ -1,0 +1,142 @@
+"""A run or a bundle in, a bundle with more artifacts out: `limner export`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from limner.artifact_table import print_artifacts, refused_table
+from limner.console import err, needs, say
+from limner.places import is_run, newest
+from training.errors import ConfigError
+
+if TYPE_CHECKING:
+    from export.bundle import Bundle
+    from export.extend import Extended, Observe
+    from export.targets import Wanted
+    from export.tensorrt.build import Options
+
+Models = Annotated[Path, typer.Option("--models", help="Folder of bundles.", show_default="models")]
+
+
+def export(
+    source: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="Run folder, or a bundle to extend.")],
+    to: Annotated[
+        list[str] | None,
+        typer.Option(help="onnx, openvino, tensorrt, tensorrt-rtx; again for more.", show_default="onnx"),
+    ] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="fp32, fp16, bf16, int8; again for more.", show_default="fp32")
+    ] = None,
+    models: Models = Path("models"),
+    name: Annotated[str | None, typer.Option(help="Model name.", show_default="the run's")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Publish also what failed a gate; it is recorded.")] = False,
+    triton: Annotated[
+        str | None, typer.Option(help="Backend in config.pbtxt: onnxruntime or tensorrt.", show_default="onnxruntime")
+    ] = None,
+    compute_capability: Annotated[
+        str | None,
+        typer.Option(help="Of tensorrt-rtx plans, such as '8.6, 8.9'.", show_default="this GPU's"),
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="TensorRT plans that later versions run as well.")
+    ] = False,
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="TensorRT plans that later GPUs run as well.")
+    ] = False,
+) -> None:
+    """Export a run to a bundle, or extend a bundle, through gates that compare the pictures.
+
+    model.onnx, the fp32 graph, is always written; each target gives an artifact of the same bundle for each precision
+    that it has. What fails a gate is not published. What cannot run here says which command tries it where it can. A
+    bundle is extended without torch.
+    """
+    from export.targets import wanted
+
+    wants, notes = wanted(to or [], precision or [])
+    if triton not in (None, "onnxruntime", "tensorrt"):
+        raise ConfigError(f"Triton has no backend '{triton}' for a generator", "Take onnxruntime or tensorrt.")
+    for note in notes:
+        err.print(note, style="yellow", markup=False)
+    with needs("export"):
+        from export.tensorrt.build import Options
+    targets = {want.target for want in wants}
+    if (version_compatible or hardware_compatible) and "tensorrt" not in targets:
+        raise ConfigError("--version-compatible and --hardware-compatible are for --to tensorrt", "Leave them out.")
+    if compute_capability is not None and "tensorrt-rtx" not in targets:
+        raise ConfigError(
+            "--compute-capability is for --to tensorrt-rtx", "Leave it out: TensorRT builds for the GPU that is there."
+        )
+    options = Options(compute_capability, version_compatible, hardware_compatible)
+    if is_run(source):
+        bundle = export_bundle(source, models, name, force)
+        extended = _extended(bundle, wants, options, force, run=source)
+    elif name is not None:
+        raise ConfigError("--name names the bundle of a run, and this is a bundle", "Leave it out.")
+    else:
+        extended = _extended(newest(source, "run or bundle"), wants, options, force)
+    _describe(extended.bundle, triton)
+    for artifact in extended.there:
+        say(f"{artifact.title} is there already")
+    print_bundle(extended.bundle)
+
+
+def export_bundle(run: Path, models: Path, name: str | None, force: bool = False) -> "Bundle":
+    """Write the next version of `name` under `models`, with its fp32 graph and config.pbtxt alone.
+
+    Raises GateError where its pictures are not the run's.
+    """
+    with needs("export"), _shown() as observe:
+        from export.to_onnx import export as export_run
+
+        bundle = export_run(run, models, name, force, observe)
+    _describe(bundle, None)
+    return bundle
+
+
+def _extended(
+    bundle: "Bundle", wants: list["Wanted"], options: "Options", force: bool, run: Path | None = None
+) -> "Extended":
+    """Held against torch where the run is there, else against the bundle's own fp32 graph."""
+    with needs("export"), _shown() as observe:
+        from export.extend import bundle_original, extend
+
+        if run is not None:
+            from export.to_onnx import run_original
+
+            source = nullcontext(run_original(run, bundle))
+        else:
+            source = bundle_original(bundle)
+        with source as original:
+            return extend(bundle, wants, original, options, force, observe)
+
+
+def _describe(bundle: "Bundle", triton: str | None) -> None:
+    """Write config.pbtxt beside the versions. Without a backend named, one that is there stays as it is."""
+    from export.triton import write
+
+    write(bundle, triton)
+
+
+@contextmanager
+def _shown() -> Iterator["Observe"]:
+    """Progress bars; and a table of what failed, where a gate refuses."""
+    from export.artifacts import Refused
+    from training.progress import Stages
+
+    try:
+        with Stages(err) as stages:
+            yield stages.stage
+    except Refused as error:
+        err.print(refused_table(error.artifacts))
+        raise
+
+
+def print_bundle(bundle: "Bundle") -> None:
+    """What was exported and how each artifact passed the gates."""
+    manifest = bundle.manifest
+    classes = f"{manifest.classes or 'no'} classes"
+    say(f"{bundle.folder}: {manifest.kind}, {manifest.height}x{manifest.width}x{manifest.channels}, {classes}")
+    print_artifacts(manifest.artifacts)

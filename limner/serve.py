@@ -1,0 +1,106 @@
+"""Bundles in, a listening server out; a server in, a file of its pictures out: `limner serve`, `limner generate`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from limner.console import needs, out, say
+from training.errors import ConfigError, LimnerError
+from training.precedence import resolve
+
+if TYPE_CHECKING:
+    from server.settings import Settings
+
+
+def serve(
+    models: Annotated[
+        Path | None, typer.Option(help="Folder of bundles, or one bundle.", show_default="models")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="0 = any free port.", show_default="8000")] = None,
+    name: Annotated[str | None, typer.Option(help="Serve a single model under this name.")] = None,
+    default_model: Annotated[str | None, typer.Option(help="Answers requests that name no model.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Of each bundle: NAME or NAME:PRECISION, such as openvino:bf16.", show_default="auto"),
+    ] = None,
+    engine_threads: Annotated[int | None, typer.Option(help="CPU threads of a batch.", show_default="all")] = None,
+    drain_seconds: Annotated[
+        float | None, typer.Option(help="For requests in flight after SIGTERM.", show_default="20")
+    ] = None,
+) -> None:
+    """Serve bundles over HTTP until SIGTERM or Ctrl-C.
+
+    Every setting also comes from LIMNER_..., such as LIMNER_QUEUE_IMAGES; a flag wins.
+    """
+    from server.settings import Settings
+
+    flags = {"models": models, "host": host, "port": port, "name": name, "default_model": default_model}
+    flags |= {"engine": engine, "engine_threads": engine_threads, "drain_seconds": drain_seconds}
+    run_server(resolve(Settings, flags, "LIMNER_"))
+
+
+def run_server(settings: "Settings", tries: int = 1, welcome: Callable[[str], None] = lambda url: None) -> None:
+    """Serve until a signal, on the first free one of `tries` ports; `welcome` gets the address to say more of it."""
+    with needs("serve"):
+        from server.app import create_app
+        from server.process import address, bind, serve
+    listener = bind(settings.host, settings.port, tries)
+    application = create_app(settings)
+    url = address(listener)
+    out.print(f"[bold]limner[/] serves on [bold]{url}[/]  (playground /, API /docs, metrics /metrics; Ctrl-C stops)")
+    welcome(url)
+    serve(application, settings, listener)
+
+
+def generate(
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .png, .json or .npy.")],
+    label: Annotated[str | None, typer.Option(help="Class name or index.", show_default="from the seed")] = None,
+    n: Annotated[int, typer.Option("-n", help="How many images.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="Seed of the first.", show_default="drawn")] = None,
+    truncation: Annotated[float | None, typer.Option(help="Latents within so many σ.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model name.")] = None,
+    version: Annotated[int | None, typer.Option(help="Model version.", show_default="the highest")] = None,
+    url: Annotated[str, typer.Option(envvar="LIMNER_URL", help="A running server.")] = "http://127.0.0.1:8000",
+    models: Annotated[Path | None, typer.Option(help="No server: this folder of bundles, in this process.")] = None,
+) -> None:
+    """Ask a server, or a bundle in this process, for images."""
+    from limner_client import Client
+
+    format = output.suffix.removeprefix(".").lower()
+    if format not in ("png", "json", "npy"):
+        raise ConfigError(f"cannot write '{output}'", "Name a file that ends in .png, .json or .npy.")
+    asked = {"label": label, "n": n, "seed": seed, "truncation": truncation, "model": model, "version": version}
+    with address_of(url, models) as place, asking(), Client(place) as client:
+        answer = client.generate(**asked, format=format)  # type: ignore[arg-type]
+    answer.save(output)
+    say(f"{output}: {n} of {answer.model}, seed {answer.seed}")
+
+
+@contextmanager
+def address_of(url: str, models: Path | None) -> Iterator[str]:
+    """`url`, or without a server that of one in this process, which serves `models` until the block ends."""
+    if models is None:
+        yield url
+        return
+    with needs("serve"):
+        from server.process import in_background
+        from server.settings import Settings
+    with in_background(resolve(Settings, {"models": models}, "LIMNER_")) as place:
+        yield place
+
+
+@contextmanager
+def asking() -> Iterator[None]:
+    """What a client raises, as limner's one line; only where nobody answers is starting a server the mend."""
+    from limner_client import ClientError, ConnectionFailed
+
+    try:
+        yield
+    except ConnectionFailed as error:
+        raise LimnerError(str(error), "Start one with limner serve, or use --models.") from error
+    except ClientError as error:
+        raise LimnerError(str(error).rstrip(".")) from error
