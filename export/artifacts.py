@@ -57,8 +57,10 @@ class Refused(GateError):
             for artifact in self.artifacts
             if artifact.gates
         )
+        passed = [each.title for each in artifacts if not each.forced and each.gates is not None]
+        kept = f" (without it {', '.join(passed)} would be)" if passed else ""
         super().__init__(
-            f"{failed}. Nothing was written", "Take another precision, or publish it all the same: --force."
+            f"{failed}: nothing was added{kept}", "Leave it out, take another precision, or publish it with --force."
         )
 
 

@@ -8,6 +8,7 @@ A version is built in a hidden folder and renamed: it is whole or absent. An ext
 manifest last: a reader sees the bundle before it or after it. No torch, no onnx here.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -41,6 +42,10 @@ class BundleError(LimnerError):
     """A bundle is missing, damaged, of another schema, or in the way."""
 
     code = "bundle"
+
+
+class Overtaken(BundleError):
+    """Another process made the version that was being built."""
 
 
 class _Part(BaseModel):
@@ -318,7 +323,10 @@ def find(models: Path, name: str, checkpoint_sha256: str) -> Bundle | None:
 
 @contextmanager
 def new_version(models: Path, name: str) -> Iterator[tuple[Path, int]]:
-    """Give a hidden folder to build the next version in; rename it into place if the block ends well, else drop it."""
+    """Give a hidden folder to build the next version in; rename it into place if the block ends well, else drop it.
+
+    Raises BundleError where it cannot be written, Overtaken where the version is there by then.
+    """
     if not NAME.fullmatch(name) or name.isdigit():  # digits alone would be taken for a version
         raise BundleError(f"'{name}' is no model name", "Use letters, digits, '.', '_' and '-': --name digits.")
     home = models / name
@@ -336,6 +344,8 @@ def new_version(models: Path, name: str) -> Iterator[tuple[Path, int]]:
         part.rename(home / str(version))
         _flush(home)
     except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise Overtaken(f"{home / str(version)} was made by another export meanwhile", "Export again.") from error
         raise BundleError(f"cannot write {home / str(version)} ({error.strerror})", "Export again.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

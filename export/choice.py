@@ -21,7 +21,7 @@ def chosen(bundle: Bundle, engine: str | None) -> Artifact:
     named = [each for each in artifacts if each.engine == name and precision in ("", each.precision)]
     if not named:
         there = ", ".join(dict.fromkeys(each.title for each in artifacts))
-        raise EngineError(f"{bundle.title} has no artifact for '{engine}'", f"There is {there}.")
+        raise EngineError(f"{bundle.title} has no artifact for '{engine}'", f"There is {there}.{_making(bundle, name)}")
     against = [obstacle(each.engine, each.precision, each.requirements) for each in named]
     runs = [each for each, found in zip(named, against, strict=True) if found is None]
     if not runs:
@@ -34,13 +34,22 @@ def chosen(bundle: Bundle, engine: str | None) -> Artifact:
     raise EngineError(f"{runs[0].title} of {bundle.title} has not passed its gates yet", f"Run {first.command} here.")
 
 
+def _making(bundle: Bundle, name: str) -> str:
+    """How an engine that there is comes into a bundle."""
+    target = "onnx" if name.startswith("onnxruntime") else name
+    return f" Add it: limner export models/{bundle.manifest.name} --to {target}." if name in ENGINES else ""
+
+
 def _best(bundle: Bundle) -> Artifact:
+    found = None
     for name in ENGINES:
         for artifact in bundle.manifest.artifacts:
             sound = artifact.gates is not None and not artifact.forced and artifact.precision == "fp32"
-            if artifact.engine == name and sound and obstacle(name, "fp32", artifact.requirements) is None:
-                return artifact
-    raise EngineError(
+            if artifact.engine == name and sound:
+                found = obstacle(name, "fp32", artifact.requirements)
+                if found is None:
+                    return artifact
+    raise found or EngineError(
         f"{bundle.title} has no fp32 artifact that passed its gates and runs here",
         "See limner doctor, or name one: --engine NAME:PRECISION.",
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from export.bundle import hash_file
-from export.engines import ENGINES, EngineError, open_engine
+from export.engines import ENGINES, PRECISIONS, EngineError, obstacle, open_engine
 from training.errors import LimnerError
 
 PROBE = Path(__file__).with_name("probe.onnx")  # z [N, 4] -> image [N, 2, 2, 1]: round(128 + 20 z), within 0 and 255
@@ -28,15 +28,21 @@ UNSEEN = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda")
 
 @dataclass(frozen=True)
 class Finding:
-    """`builds`: whether it makes plans here, for engines that have plans. `why` it does not run, with the mend."""
+    """`precisions` that it has here, if it runs. `builds`: whether it makes plans here, for engines that have plans.
+    `why` it does not run, with the mend.
+    """
 
     engine: str
     runs: bool
     version: str = ""
     device: str = ""
+    precisions: tuple[str, ...] = ()
     builds: bool | None = None
     why: str = ""
     mend: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "precisions", tuple(self.precisions))  # JSON has lists
 
 
 def examine() -> list[Finding]:
@@ -82,7 +88,8 @@ def tried(engine: str) -> Finding:
                 file.write_bytes(plan.data)
             return _run(engine, file, requirements, builds)
         except LimnerError as error:
-            return Finding(engine, False, (requirements or {}).get("version", ""), "", builds, error.what, error.mend)
+            version = (requirements or {}).get("version", "")
+            return Finding(engine, False, version, builds=builds, why=error.what, mend=error.mend)
 
 
 def _run(engine: str, file: Path, requirements: dict[str, str] | None, builds: bool | None) -> Finding:
@@ -92,7 +99,8 @@ def _run(engine: str, file: Path, requirements: dict[str, str] | None, builds: b
         expected = np.clip(np.rint(128 + 20 * z), 0, 255).astype(np.uint8).reshape(3, 2, 2, 1)
         if not np.array_equal(opened.run(z, None), expected):
             raise EngineError("it runs, but gives wrong pictures", "Install it anew, and do not serve with it.")
-    return Finding(engine, True, about["version"], about["device"], builds)
+    precisions = tuple(precision for precision in PRECISIONS if obstacle(engine, precision, requirements) is None)
+    return Finding(engine, True, about["version"], about["device"], precisions, builds)
 
 
 def rivals() -> str | None:

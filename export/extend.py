@@ -18,7 +18,7 @@ from export.engines import obstacle, open_engine
 from export.gates import Original
 from export.invariance import BUCKETS
 from export.targets import Wanted
-from export.tensorrt.build import Options, build
+from export.tensorrt.build import Options, Planned, build, planned
 from training.evaluation.subject import Model
 from training.latents import draw
 
@@ -65,24 +65,45 @@ def extend(
     Raises EngineError where something cannot be built here, Refused where a gate failed (unless `force`), and leaves
     the bundle as it was.
     """
-    there = [artifact for want in wants if (artifact := _there(made, want)) is not None]
-    missing = [want for want in wants if _there(made, want) is None]
+    options = options or Options()
+    found = {want: _there(made, want, options) for want in wants}  # raises what speaks against a build at once
+    there = [artifact for artifact in found.values() if artifact is not None]
+    missing = [want for want, artifact in found.items() if artifact is None]
     if not missing:
         return Extended(made, (), tuple(there))
     with bundle.workshop(made) as part:
-        work = _Work(made, part, original, options or Options(), observe)
+        work = _Work(made, part, original, options, observe)
         artifacts = [work.artifact(want) for want in missing]
         refuse(artifacts, force)
         return Extended(bundle.extend(made, part, artifacts, work.others), tuple(artifacts), tuple(there))
 
 
-def _there(made: Bundle, want: Wanted) -> Artifact | None:
-    """An artifact that passed its gates and runs on this machine."""
+def _there(made: Bundle, want: Wanted, options: Options) -> Artifact | None:
+    """An artifact that passed its gates and runs on this machine, or a plan for others that would be built again."""
+    planned = check(want, options, bundle.hash_file(made.folder / GRAPH))
     for artifact in made.manifest.artifacts:
-        sound = artifact.title == want.title and artifact.gates is not None and not artifact.forced
-        if sound and obstacle(artifact.engine, artifact.precision, artifact.requirements) is None:
+        if artifact.title != want.title or artifact.forced:
+            continue
+        runs = obstacle(artifact.engine, artifact.precision, artifact.requirements) is None
+        if runs and artifact.gates is not None:
+            return artifact
+        if not runs and planned is not None and artifact.requirements == planned.requirements:
             return artifact
     return None
+
+
+def check(want: Wanted, options: Options, source_sha256: str = "") -> Planned | None:
+    """The plan that would be built; None for targets without plans. Raises EngineError where it cannot be."""
+    if not want.target.startswith("tensorrt"):
+        return None
+    return planned(source_sha256, want.engine, want.precision, BUCKETS, _switches(want, options))
+
+
+def _switches(want: Wanted, options: Options) -> Options:
+    """Those of the options that are this target's own."""
+    if want.target == "tensorrt":
+        return replace(options, compute_capability=None)
+    return Options(compute_capability=options.compute_capability)
 
 
 class _Work:
@@ -115,7 +136,7 @@ class _Work:
             want.engine,
             want.precision,
             BUCKETS,
-            self._switches(want),
+            _switches(want, self.options),
             lambda phase, fraction: self.observe(stage, fraction),
         )
         (self.part / plan.file).write_bytes(plan.data)
@@ -125,17 +146,11 @@ class _Work:
             self.others.append(layers)
         return self._tried(want, self.part / plan.file, plan.requirements)
 
-    def _switches(self, want: Wanted) -> Options:
-        """Those of the options that are this target's own."""
-        if want.target == "tensorrt":
-            return replace(self.options, compute_capability=None)
-        return Options(compute_capability=self.options.compute_capability)
-
     def _tried(self, want: Wanted, file: Path, requirements: dict[str, str] | None) -> Artifact:
         """Held against the original if this machine can run it."""
         why = obstacle(want.engine, want.precision, requirements)
         if why is not None:
-            return not_run(file, want.engine, want.precision, why.what, self._command(want), requirements)
+            return not_run(file, want.engine, want.precision, str(why), self._command(want), requirements)
 
         def observe(stage: str, fraction: float) -> None:
             self.observe(f"{want.title}: {stage}", fraction)

@@ -35,6 +35,8 @@ def wanted(targets: Sequence[str], precisions: Sequence[str]) -> tuple[list[Want
     targets, precisions = list(targets) or ["onnx"], list(precisions) or ["fp32"]
     for kind, given, known in (("target", targets, tuple(TARGETS)), ("precision", precisions, PRECISIONS)):
         for name in given:
+            if name in ("onnxruntime", "onnxruntime-cuda"):
+                raise ConfigError(f"'{name}' is an engine, not a target", "It runs what --to onnx writes.")
             if name not in known:
                 raise ConfigError(f"there is no {kind} '{name}'", f"Take one of {', '.join(known)}.")
     made: dict[Wanted, None] = {}

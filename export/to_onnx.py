@@ -21,11 +21,12 @@ from export.bundle import (
     Bundle,
     JudgeFiles,
     Manifest,
+    Overtaken,
     Quality,
     Source,
     TensorSpec,
 )
-from export.engines import Engine, open_engine
+from export.engines import Engine, obstacle, open_engine
 from export.gates import Original, same_sight
 from export.graph import OPSET, judge_to_graph, to_graph
 from export.invariance import BUCKETS, PROBE_KEY, probe
@@ -58,17 +59,29 @@ def export(
 
     A prior in the checkpoint goes into the bundle, and the latents of the gates and of samples.png are drawn from it.
 
-    A version that was made from the same checkpoint is returned as it is. Raises RunError for a folder that is no run,
-    GateError where ONNX Runtime's pictures are not torch's (unless `force`), BundleError where the bundle cannot be
-    written.
+    A version that was made from the same checkpoint, before or meanwhile, is returned as it is. Raises RunError for a
+    folder that is no run, GateError where ONNX Runtime's pictures are not torch's (unless `force`), BundleError where
+    the bundle cannot be written.
     """
     folder = RunFolder(run)
-    checkpoint = folder.exported_checkpoint()
     name = name or folder.name
-    sha256 = bundle.hash_file(checkpoint)
+    sha256 = bundle.hash_file(folder.exported_checkpoint())
     made = bundle.find(models, name, sha256)
     if made is not None:
         return made
+    if (missing := obstacle("onnxruntime", "fp32")) is not None:  # before minutes are spent
+        raise missing
+    try:
+        return _new(folder, sha256, models, name, force, observe)
+    except Overtaken:
+        made = bundle.find(models, name, sha256)
+        if made is None:
+            raise
+        return made
+
+
+def _new(folder: RunFolder, sha256: str, models: Path, name: str, force: bool, observe: Observe) -> Bundle:
+    checkpoint = folder.exported_checkpoint()
     generator, spec, state = load_generator(checkpoint)
     prior = _prior(state, spec, checkpoint)
     with bundle.new_version(models, name) as (part, version):
@@ -78,7 +91,14 @@ def export(
         judge = _judge(folder, part)
         original = _original(generator, spec, prior, None if judge is None else part)
         with closing(open_engine("onnxruntime", "fp32", part / GRAPH, BUCKETS)) as engine:
-            artifact = gated(engine, original, part / GRAPH, "onnxruntime", "fp32", observe=observe)
+            artifact = gated(
+                engine,
+                original,
+                part / GRAPH,
+                "onnxruntime",
+                "fp32",
+                observe=lambda stage, share: observe(f"onnxruntime:fp32: {stage}", share),
+            )
             refuse([artifact], force)
             _samples(engine, part / "samples.png", spec, prior)
         if prior is not None:

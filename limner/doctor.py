@@ -10,7 +10,7 @@ from limner.console import err, out, print_json
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Say which engines are installed, load and really run here, and what mends the others.
+    """Say which engines are installed, load and really run here (or build plans at least), and what mends the others.
 
     Exits with 1 where none runs.
     """
@@ -24,11 +24,12 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
         print_json({"engines": [asdict(finding) for finding in found], "clash": clash})
     else:
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-        for column in ("engine", "here", "version", "device"):
-            table.add_column(column, no_wrap=True)
+        for column in ("engine", "here", "version", "precisions", "device"):
+            table.add_column(column, no_wrap=True, overflow="fold")
         for finding in found:
-            state = "[green]runs[/]" if finding.runs else "[yellow]builds plans[/]" if finding.builds else "[red]no[/]"
-            table.add_row(finding.engine, state, *map(escape, (finding.version, finding.device)))
+            state = "[green]runs[/]" if finding.runs else "[yellow]builds[/]" if finding.builds else "[red]no[/]"
+            facts = (finding.version, " ".join(finding.precisions), finding.device)
+            table.add_row(finding.engine, state, *map(escape, facts))
         out.print(table)
         for finding in found:
             if finding.why:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from export.targets import Wanted
     from export.tensorrt.build import Options
 
-Models = Annotated[Path, typer.Option("--models", help="Folder of bundles.", show_default="models")]
-
 
 def export(
     source: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="Run folder, or a bundle to extend.")],
@@ -30,7 +28,7 @@ def export(
     precision: Annotated[
         list[str] | None, typer.Option(help="fp32, fp16, bf16, int8; again for more.", show_default="fp32")
     ] = None,
-    models: Models = Path("models"),
+    models: Annotated[Path | None, typer.Option(help="Folder of bundles.", show_default="models")] = None,
     name: Annotated[str | None, typer.Option(help="Model name.", show_default="the run's")] = None,
     force: Annotated[bool, typer.Option("--force", help="Publish also what failed a gate; it is recorded.")] = False,
     triton: Annotated[
@@ -53,34 +51,47 @@ def export(
     that it has. What fails a gate is not published. What cannot run here says which command tries it where it can. A
     bundle is extended without torch.
     """
+    from export.bundle import version_folders
     from export.targets import wanted
 
     wants, notes = wanted(to or [], precision or [])
-    if triton not in (None, "onnxruntime", "tensorrt"):
-        raise ConfigError(f"Triton has no backend '{triton}' for a generator", "Take onnxruntime or tensorrt.")
-    for note in notes:
-        err.print(note, style="yellow", markup=False)
-    with needs("export"):
-        from export.tensorrt.build import Options
     targets = {want.target for want in wants}
+    if triton not in (None, "onnxruntime", "tensorrt"):
+        raise ConfigError(f"limner writes no config.pbtxt for '{triton}'", "Take onnxruntime or tensorrt.")
     if (version_compatible or hardware_compatible) and "tensorrt" not in targets:
         raise ConfigError("--version-compatible and --hardware-compatible are for --to tensorrt", "Leave them out.")
     if compute_capability is not None and "tensorrt-rtx" not in targets:
         raise ConfigError(
             "--compute-capability is for --to tensorrt-rtx", "Leave it out: TensorRT builds for the GPU that is there."
         )
+    for note in notes:
+        err.print(note, style="yellow", markup=False)
+    with needs("export"):
+        from export.extend import check
+        from export.tensorrt.build import Options
     options = Options(compute_capability, version_compatible, hardware_compatible)
+    for want in wants:
+        check(want, options)  # before minutes are spent
     if is_run(source):
+        if triton == "tensorrt" and "tensorrt" not in targets:
+            raise ConfigError("--triton tensorrt describes TensorRT plans", "Add --to tensorrt.")
+        models = models or Path("models")
+        before = version_folders(models)
         bundle = export_bundle(source, models, name, force)
+        say(_title(bundle))
         extended = _extended(bundle, wants, options, force, run=source)
-    elif name is not None:
-        raise ConfigError("--name names the bundle of a run, and this is a bundle", "Leave it out.")
+        there = extended.there if bundle.folder in before else ()
+    elif name is not None or models is not None:
+        raise ConfigError("--name and --models say where a run's bundle goes, and this is a bundle", "Leave them out.")
     else:
-        extended = _extended(newest(source, "run or bundle"), wants, options, force)
+        bundle = newest(source, "run or bundle")
+        say(_title(bundle))
+        extended = _extended(bundle, wants, options, force)
+        there = extended.there
     _describe(extended.bundle, triton)
-    for artifact in extended.there:
+    for artifact in there:
         say(f"{artifact.title} is there already")
-    print_bundle(extended.bundle)
+    print_artifacts(extended.bundle.manifest.artifacts)
 
 
 def export_bundle(run: Path, models: Path, name: str | None, force: bool = False) -> "Bundle":
@@ -136,7 +147,11 @@ def _shown() -> Iterator["Observe"]:
 
 def print_bundle(bundle: "Bundle") -> None:
     """What was exported and how each artifact passed the gates."""
+    say(_title(bundle))
+    print_artifacts(bundle.manifest.artifacts)
+
+
+def _title(bundle: "Bundle") -> str:
     manifest = bundle.manifest
-    classes = f"{manifest.classes or 'no'} classes"
-    say(f"{bundle.folder}: {manifest.kind}, {manifest.height}x{manifest.width}x{manifest.channels}, {classes}")
-    print_artifacts(manifest.artifacts)
+    shape = f"{manifest.height}x{manifest.width}x{manifest.channels}"
+    return f"{bundle.folder}: {manifest.kind}, {shape}, {manifest.classes or 'no'} classes"

@@ -37,7 +37,9 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        served = [model.title for versions in state.repository.versions().values() for model in versions]
+        served = {
+            model.title: model.artifact for versions in state.repository.versions().values() for model in versions
+        }
         log.info("started", version=VERSION, models=served)
         yield
         state.repository.close()

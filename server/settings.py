@@ -5,9 +5,11 @@ Each field is read from `LIMNER_<FIELD>` where no flag is given.
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from export.bundle import NAME
+from export.choice import AUTO
+from export.engines import ENGINES, PRECISIONS
 
 CHECKOUT_OR_SITE = Path(__file__).resolve().parents[1]  # the wheel keeps the checkout's layout
 
@@ -21,8 +23,7 @@ class Settings(BaseModel):
     name: str | None = Field(default=None, pattern=rf"^{NAME.pattern}$", description="name of a single model")
     default_model: str | None = Field(default=None, description="answers requests that name no model")
     engine: str = Field(
-        default="auto",
-        pattern=r"^(auto|[a-z-]+(:[a-z0-9]+)?)$",
+        default=AUTO,
         description="NAME or NAME:PRECISION; auto: the first fp32 artifact that passed its gates and runs here",
     )
     engine_threads: int | None = Field(
@@ -35,6 +36,15 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(default=1 << 20, ge=1)
     drain_seconds: float = Field(default=20.0, ge=0, description="for requests in flight after SIGTERM")
     playground: Path = Field(default=CHECKOUT_OR_SITE / "clients" / "playground", description="static page at /")
+
+    @field_validator("engine")
+    @classmethod
+    def _an_engine_that_there_is(cls, engine: str) -> str:
+        name, colon, precision = engine.partition(":")
+        known = name in ENGINES and (precision in PRECISIONS if colon else True)
+        if engine != AUTO and not known:
+            raise ValueError(f"take {AUTO} or one of {', '.join(ENGINES)}, with :{', :'.join(PRECISIONS)} or without")
+        return engine
 
     @model_validator(mode="after")
     def _largest_answer_fits_the_queue(self) -> "Settings":

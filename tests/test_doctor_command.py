@@ -24,8 +24,8 @@ FOUND = [
     Finding("tensorrt", False, builds=False, why="tensorrt is not installed", mend="Install it."),
     Finding("tensorrt-rtx", False, "1.7.1", builds=True, why="no driver [/red]", mend="Install one."),
     Finding("onnxruntime-cuda", False, why="its process ended with exit code 1", mend="Install it anew."),
-    Finding("openvino", True, "2026.4.1", "cpu-x86_64-avx512f"),
-    Finding("onnxruntime", True, "1.32.0", "cpu-x86_64-avx512f"),
+    Finding("openvino", True, "2026.4.1", "cpu-x86_64-avx512f", ("fp32", "fp16", "bf16", "int8")),
+    Finding("onnxruntime", True, "1.32.0", "cpu-x86_64-avx512f", ("fp32", "fp16", "int8")),
 ]
 
 
@@ -63,12 +63,12 @@ def test_the_table_shows_what_runs_and_each_other_engine_has_its_line(said: Call
     assert code == 0
     lines = [line.rstrip() for line in text.splitlines()]
     assert lines == [
-        "engine            here          version   device",
+        "engine            here    version   precisions           device",
         "tensorrt          no",
-        "tensorrt-rtx      builds plans  1.7.1",
+        "tensorrt-rtx      builds  1.7.1",
         "onnxruntime-cuda  no",
-        "openvino          runs          2026.4.1  cpu-x86_64-avx512f",
-        "onnxruntime       runs          1.32.0    cpu-x86_64-avx512f",
+        "openvino          runs    2026.4.1  fp32 fp16 bf16 int8  cpu-x86_64-avx512f",
+        "onnxruntime       runs    1.32.0    fp32 fp16 int8       cpu-x86_64-avx512f",
         "tensorrt: tensorrt is not installed. Install it.",
         "tensorrt-rtx: no driver [/red]. Install one.",
         "onnxruntime-cuda: its process ended with exit code 1. Install it anew.",

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -19,6 +20,10 @@ def bundle(models: Path, tmp_path: Path) -> Path:
     """A copy of `digits`, to be extended."""
     shutil.copytree(models / "digits", tmp_path / "models" / "digits")
     return tmp_path / "models" / "digits"
+
+
+def manifest(bundle: Path) -> dict[str, Any]:
+    return json.loads((bundle / "1" / "manifest.json").read_text())
 
 
 def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -41,7 +46,7 @@ def test_a_run_becomes_a_bundle_for_every_engine_in_one_call(models: Path, tmp_p
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("models/small/1: cgan, 28x28x1, 3 classes\n")
     table = [line.split() for line in done.stdout.splitlines()[1:]]
-    assert table[0][:4] == ["artifact", "from", "torch", "FID"]
+    assert table[0] == ["artifact", "difference", "FID", "change", "batch", "sizes", "file"]
     assert [row[0] for row in table[1:5]] == [
         "onnxruntime:fp32",
         "onnxruntime:fp16",
@@ -58,7 +63,8 @@ def test_a_run_becomes_a_bundle_for_every_engine_in_one_call(models: Path, tmp_p
 
     shown = run(tmp_path, "inspect", "models/small").stdout
     assert "openvino:fp16" in shown
-    assert "tensorrt-rtx:fp16: no NVIDIA driver is installed. Where it runs:" in shown
+    assert "tensorrt-rtx:fp16: no NVIDIA driver is installed. " in shown
+    assert "plan for 8.6, 8.9, 12.0" in shown
 
 
 def test_a_bundle_is_extended_without_its_run_and_served_by_what_was_added(
@@ -66,9 +72,11 @@ def test_a_bundle_is_extended_without_its_run_and_served_by_what_was_added(
 ) -> None:
     done = run(tmp_path, "export", "models/digits", "--to", "openvino")
     assert done.returncode == 0, done.stderr
-    assert "from the original" in done.stdout  # the fp32 graph was held against torch, the rest against it
+    references = [artifact["gates"]["parity"]["reference"] for artifact in manifest(bundle)["artifacts"]]
+    assert references[0] == "torch"
+    assert references[1].startswith("onnxruntime-fp32-")
     again = run(tmp_path, "export", "models/digits", "--to", "openvino")
-    assert again.stdout.splitlines()[0] == "openvino:fp32 is there already"
+    assert again.stdout.splitlines()[1] == "openvino:fp32 is there already"
     for engine in ("auto", "openvino:fp32", "onnxruntime"):
         with start_server(bundle, "--engine", engine) as url:
             (version,) = httpx.get(f"{url}/models/digits").json()["versions"]
@@ -94,7 +102,7 @@ def test_what_a_gate_refuses_is_a_table_and_one_line_and_force_is_shown(bundle: 
     assert head.split() == ["artifact", "gate", "found", "allowed"]
     assert {row.split()[0] for row in (first, second, third)} == {"onnxruntime:int8"}
     assert "PSNR" in third
-    assert line.startswith("error: onnxruntime:int8 failed parity. Nothing was written. Take another precision")
+    assert line.startswith("error: onnxruntime:int8 failed parity: nothing was added. Leave it out")
     assert sorted(path.name for path in (bundle / "1").iterdir()) == before
 
     done = narrowed("--force")
@@ -108,7 +116,7 @@ def test_what_a_gate_refuses_is_a_table_and_one_line_and_force_is_shown(bundle: 
     [
         (["--to", "tensorrt"], "TensorRT|tensorrt"),
         (["--to", "tensorrt-rtx", "--compute-capability", "9.0"], r"does not build for compute capability 9\.0"),
-        (["--name", "other"], "--name names the bundle of a run, and this is a bundle"),
+        (["--name", "other"], "--name and --models say where a run's bundle goes, and this is a bundle"),
         (["--triton", "tensorrt"], "no tensorrt artifact"),
     ],
 )

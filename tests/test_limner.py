@@ -83,10 +83,10 @@ def test_an_unknown_option_is_the_parsers_business(home: Path) -> None:
         (["export", "."], "no run or bundle at '.'", "Train a run"),
         (["export", ".", "--to", "paper"], "no target 'paper'", "onnx, openvino, tensorrt, tensorrt-rtx"),
         (["export", ".", "--precision", "fp8"], "no precision 'fp8'", "fp32, fp16, bf16, int8"),
-        (["export", ".", "--triton", "python"], "no backend 'python'", "onnxruntime or tensorrt"),
+        (["export", ".", "--triton", "python"], "no config.pbtxt for 'python'", "onnxruntime or tensorrt"),
         (["export", ".", "--to", "openvino", "--version-compatible"], "--to tensorrt", "Leave them out"),
         (["export", ".", "--to", "tensorrt", "--compute-capability", "8.9"], "--to tensorrt-rtx", "Leave it out"),
-        (["serve", "--engine", "openvino:"], "engine=openvino:", "--help"),
+        (["serve", "--engine", "bf16"], "take auto or one of tensorrt, tensorrt-rtx", "engine=bf16"),
         (["inspect", "nowhere"], "no bundle at 'nowhere'", "limner export"),
         (["serve", "--models", "."], "holds no bundle", "limner export"),
         (["serve", "--models", "nowhere"], "is no folder", "limner export"),
@@ -191,6 +191,7 @@ def test_an_unknown_setting_in_a_file_is_named(home: Path) -> None:
 # Ctrl-C
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_a_checkpoint_that_can_be_exported_and_gone_on_with(home: Path, pictures: Path) -> None:
     command = ["train", "--model", "gan", "--data", str(pictures), "--seconds", "200", "--out", "run"]
     process = subprocess.Popen(
@@ -237,7 +238,7 @@ def test_demo_reuses_a_finished_run_and_its_bundle(home: Path, pictures: Path) -
     second = run(home, "demo", "--once")
     assert second.returncode == 0, second.stderr
     assert (home / "demo.png").read_bytes() == drawn
-    assert [path.name for path in (home / "models" / "digits").iterdir()] == ["1"]
+    assert [path.name for path in (home / "models" / "digits").iterdir() if path.is_dir()] == ["1"]
 
 
 def test_demo_serves_on_the_next_free_port_and_says_where(home: Path, pictures: Path) -> None:
@@ -253,7 +254,7 @@ def test_demo_serves_on_the_next_free_port_and_says_where(home: Path, pictures: 
             text=True,
         )
         assert process.stdout is not None
-        said = [process.stdout.readline() for _ in range(6)]
+        said = [process.stdout.readline() for _ in range(7)]
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)
     text = "".join(said)
@@ -305,9 +306,9 @@ def test_generate_writes_what_a_bundle_draws_without_a_server(home: Path, models
 
 def test_inspect_shows_a_bundle_as_table_and_as_json(home: Path, models: Path) -> None:
     table = run(home, "inspect", str(models / "digits")).stdout
-    for fact in ("digits@1", "cgan", "28x28x1", "onnxruntime fp32", "bit-exact batches 1, 2, 4"):
+    for fact in ("digits@1", "cgan", "28x28x1", "onnxruntime:fp32", "batch sizes", "1, 2 ... "):
         assert fact in table
     assert "Name one of digits, plain" in refused(run(home, "inspect", str(models)))
     manifest = yaml.safe_load(run(home, "inspect", str(models / "digits" / "1"), "--json").stdout)
-    assert manifest["schema"] == 1
+    assert manifest["schema"] == 2
     assert manifest["artifacts"][0]["file"] == "model.onnx"

@@ -52,7 +52,7 @@ def _asked() -> tuple[tuple[Device, ...], str, str]:
     try:
         driver = ctypes.CDLL(DRIVER)
     except OSError:
-        return (), "no NVIDIA driver is installed", "Install it where there is an NVIDIA GPU, or take another engine."
+        return (), "no NVIDIA driver is installed", "Take another engine, or a machine with an NVIDIA GPU and its driver."
     try:
         return _listed(driver), "the NVIDIA driver finds no GPU", "See nvidia-smi; CUDA_VISIBLE_DEVICES may hide them."
     except _Refused as error:

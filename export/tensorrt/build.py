@@ -45,6 +45,43 @@ class Plan:
     layers: str | None
 
 
+@dataclass(frozen=True)
+class Planned:
+    """A plan that could be built here: its name in a bundle, and what a machine must be to run it."""
+
+    file: str
+    requirements: dict[str, str]
+    targets: tuple[str, ...]
+    batches: tuple[int, int, int]
+    here: bool  # whether this machine's GPU is among the targets
+
+
+def planned(
+    source_sha256: str, engine: str, precision: str, buckets: tuple[int, ...], options: Options = Options()
+) -> Planned:
+    """What `build` would make: plans are keyed by this.
+
+    `source_sha256`: of the bundle's model.onnx. Raises EngineError: no library, no GPU where one is needed, a compute
+    capability or a switch that there is not.
+    """
+    flavour = FLAVOURS[engine]
+    _refuse_switches(flavour, options)
+    here = _capability_here(flavour)
+    version = str(load(flavour).__version__)
+    targets = _targets(flavour, precision, options, here)
+    batches = (buckets[0], _tuned_for(buckets), buckets[-1])
+    switches = {VERSION: options.version_compatible, CAPABILITY: options.hardware_compatible}
+    widened = [name for name, on in switches.items() if on]
+    requirements = {
+        VERSION: version,
+        CAPABILITY: ", ".join(targets),
+        "onnx_sha256": source_sha256,
+        "profile": "-".join(str(size) for size in batches),
+    } | ({COMPATIBLE: ", ".join(widened)} if widened else {})
+    file = _file(flavour, version, targets, precision, widened)
+    return Planned(file, requirements, targets, batches, here in targets)
+
+
 def build(
     graph: Path,
     source_sha256: str,
@@ -56,42 +93,31 @@ def build(
 ) -> Plan:
     """Build the ONNX file `graph`, which has the precision already, for batches of the first to the last of `buckets`.
 
-    `source_sha256`: of the bundle's model.onnx. `observe` hears stages and the share done, from another thread. Ctrl-C
-    ends the build. Raises EngineError: no library, no GPU where one is needed, a compute capability or a switch that
-    there is not, a graph that is not taken, a build that fails.
+    `observe` hears stages and the share done, from another thread. Ctrl-C ends the build. Raises EngineError as
+    `planned`, and for a graph that is not taken, a build that fails.
     """
     flavour = FLAVOURS[engine]
-    _refuse_switches(flavour, options)
-    here = _capability_here(flavour)
-    version = str(load(flavour).__version__)
-    targets = _targets(flavour, precision, options, here)
-    profile = (buckets[0], _tuned_for(buckets), buckets[-1])
+    plan = planned(source_sha256, engine, precision, buckets, options)
+    version = plan.requirements[VERSION]
+    timings = timing_cache.place(options.timing_cache, version, plan.targets[0]) if flavour.timing_cache else None
     data = serialized(
         flavour,
         Build(
             graph=_read(graph),
             name=str(graph),
-            batches=profile,
-            targets=targets,
+            batches=plan.batches,
+            targets=plan.targets,
             version_compatible=options.version_compatible,
             hardware_compatible=options.hardware_compatible,
-            timings=timing_cache.place(options.timing_cache, version, targets[0]) if flavour.timing_cache else None,
+            timings=timings,
         ),
         observe,
     )
-    switches = {VERSION: options.version_compatible, CAPABILITY: options.hardware_compatible}
-    widened = [name for name, on in switches.items() if on]
-    requirements = {
-        VERSION: version,
-        CAPABILITY: ", ".join(targets),
-        "onnx_sha256": source_sha256,
-        "profile": "-".join(str(size) for size in profile),
-    } | ({COMPATIBLE: ", ".join(widened)} if widened else {})
     return Plan(
         data=data,
-        file=_file(flavour, version, targets, precision, widened),
-        requirements=requirements,
-        layers=layers(flavour, data, options.version_compatible) if here in targets else None,
+        file=plan.file,
+        requirements=plan.requirements,
+        layers=layers(flavour, data, options.version_compatible) if plan.here else None,
     )
 
 

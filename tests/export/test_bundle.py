@@ -18,6 +18,7 @@ from export.bundle import (
     Bundle,
     BundleError,
     Manifest,
+    Overtaken,
     Quality,
     extend,
     find,
@@ -117,6 +118,14 @@ def test_a_version_is_absent_when_its_making_fails(tmp_path: Path, error: type[B
     with pytest.raises(error):
         fail()
     assert list((tmp_path / "digits").iterdir()) == [first]
+    read(first)
+
+
+def test_a_version_that_is_there_by_then_is_left_alone(tmp_path: Path) -> None:
+    says = r"digits/1 was made by another export meanwhile. Export again."
+    with pytest.raises(Overtaken, match=says), new_version(tmp_path, "digits"):
+        write(tmp_path)
+    (first,) = (tmp_path / "digits").iterdir()
     read(first)
 
 

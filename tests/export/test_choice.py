@@ -95,7 +95,8 @@ def test_auto_takes_the_best_fp32_that_passed_and_runs_here(there: list[Artifact
             "tensorrt-rtx",
             r"has not passed its gates yet\. Run limner export models/digits --to t",
         ),
-        ([FORCED, OTHER, HALF], "auto", r"no fp32 artifact that passed its gates and runs here\. See limner doctor"),
+        ([HALF, OTHER], "auto", r"the plan is for 9\.0, here is 8\.9\. Build one here"),
+        ([FORCED, HALF], "auto", r"no fp32 artifact that passed its gates and runs here\. See limner doctor"),
     ],
 )
 def test_what_cannot_be_chosen_is_refused_with_the_mend(there: list[Artifact], engine: str, complaint: str) -> None:

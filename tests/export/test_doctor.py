@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export import doctor
 from export.doctor import PROBE, Finding, rivals, tried
-from export.engines import ENGINES
+from export.engines import ENGINES, PRECISIONS, obstacle
 
 
 def probe(scale: float = 20) -> onnx.ModelProto:
@@ -73,8 +73,10 @@ def test_the_probe_is_byte_for_byte_what_is_written_here() -> None:
 )
 def test_an_engine_of_the_cpu_runs_it_and_says_its_version_and_device(engine: str, version: str) -> None:
     found = tried(engine)
-    assert found == Finding(engine, runs=True, version=version.partition("-")[0], device=found.device)
+    precisions = tuple(precision for precision in PRECISIONS if obstacle(engine, precision) is None)
+    assert found == Finding(engine, True, version.partition("-")[0], found.device, precisions)
     assert found.device.startswith("cpu-")
+    assert {"fp32", "int8"} <= set(precisions)
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])

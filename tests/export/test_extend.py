@@ -124,7 +124,7 @@ def test_an_engine_that_is_not_here_is_written_down_and_tried_where_it_is(
         (artifact,) = extended(bundle, ["openvino"], []).made
         assert artifact.not_run is not None
         assert artifact.not_run.model_dump() == {
-            "why": "openvino is not installed",
+            "why": "openvino is not installed. Install it.",
             "command": "limner export models/noise --to openvino",
         }
     after = extended(read(bundle.folder), ["openvino"], []).bundle
@@ -152,7 +152,7 @@ at_precision = precision.at_precision
 def test_a_failed_gate_leaves_the_bundle_as_it_was(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "at_precision", spoilt)
     before = files(bundle)
-    with pytest.raises(Refused, match=r"onnxruntime:fp16 failed parity.*Nothing was written.*--force") as refusal:
+    with pytest.raises(Refused, match=r"onnxruntime:fp16 failed parity.*nothing was added.*--force") as refusal:
         extended(bundle, ["openvino", "onnx"], ["fp16"])  # also the one that passed
     assert [artifact.title for artifact in refusal.value.artifacts] == ["onnxruntime:fp16"]
     assert files(bundle) == before

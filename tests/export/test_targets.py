@@ -35,7 +35,7 @@ def test_a_target_without_a_precision_gives_fp32_and_says_so() -> None:
     ("to", "precisions", "complaint"),
     [
         (["onnx", "paper"], [], "there is no target 'paper'. Take one of onnx, openvino, tensorrt, tensorrt-rtx"),
-        (["onnxruntime"], [], "there is no target 'onnxruntime'"),
+        (["onnxruntime"], [], "'onnxruntime' is an engine, not a target. It runs what --to onnx writes"),
         ([], ["fp8"], "there is no precision 'fp8'. Take one of fp32, fp16, bf16, int8"),
     ],
 )

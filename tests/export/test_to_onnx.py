@@ -101,6 +101,17 @@ def test_the_graph_holds_nothing_of_the_machine_that_made_it(exported: tuple[Pat
     assert str(run.parent) not in (bundle.folder / "manifest.json").read_text()
 
 
+def test_of_two_exports_at_once_the_slower_takes_the_version_of_the_other(trained: Trained, tmp_path: Path) -> None:
+    run, quicker = trained("vae"), []
+
+    def observe(stage: str, fraction: float) -> None:
+        if stage == "writing the graph":
+            quicker.append(export(run, tmp_path, "digits"))
+
+    assert [export(run, tmp_path, "digits", observe=observe)] == quicker
+    assert [path.name for path in (tmp_path / "digits").iterdir()] == ["1"]
+
+
 @pytest.mark.parametrize("count", [1, 3, 64, 100])
 def test_the_file_draws_torchs_pictures_at_any_batch_size(exported: tuple[Path, Bundle], count: int) -> None:
     run, bundle = exported
