@@ -25,7 +25,7 @@ test: $(VENV)/.test ## Run the tests (ARGS='-k identity' chooses)
 test-slow: $(VENV)/.test ## Run the tests that take over 20 seconds
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-test-gpu: $(VENV)/.test ## Run the tests that need an NVIDIA GPU
+test-gpu: $(VENV)/.gpu ## Run the tests that need an NVIDIA GPU (installs TensorRT)
 	$(BIN)/python -m pytest -m gpu $(ARGS)
 
 check: $(VENV)/.dev ## Lint, formatting, types and import rules: what pre-commit and CI run
@@ -57,6 +57,10 @@ $(VENV)/.app: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.test: $(VENV)/.app
 	$(PIP) -e '.[$(APP),test]'
+	@touch $@
+
+$(VENV)/.gpu: $(VENV)/.test
+	$(PIP) -e '.[$(APP),test,tensorrt]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.test

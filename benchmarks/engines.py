@@ -26,8 +26,9 @@ from rich.progress import Progress
 
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder, whose files have names of packages
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+from export.invariance import BUCKETS
+
 RESULTS = Path(__file__).parent / "results"
-BUCKETS = (1, 8, 32, 64)
 MODELS = {"CGAN, 0.46 M": ("cgan", 16), "DCGAN, 1.05 M": ("gan", 40)}
 ASKED = {"CGAN, 0.46 M": 1.8, "DCGAN, 1.05 M": 2.2}  # times the plain export, the best engine that passes its gates
 
@@ -70,11 +71,10 @@ def plain(generator: Any, spec: Any, path: Path) -> None:
     onnx.save(graph._exported(served, inputs, ["image", "check"], "plain"), path)
 
 
-def contenders(run: Path, home: Path, stack: ExitStack) -> list[tuple[Row, Run]]:
-    """Every way of running it that this machine has, gates run."""
+def contenders(run: Path, home: Path, stack: ExitStack) -> tuple[Any, list[tuple[Row, Run]]]:
+    """Its ModelSpec, and every way of running it that this machine has, gates run."""
     from export.engines import obstacle, open_engine
     from export.extend import extend
-    from export.invariance import BUCKETS as ALL
     from export.targets import Wanted
     from export.tensorrt.build import Options
     from export.to_onnx import export, run_original
@@ -96,14 +96,14 @@ def contenders(run: Path, home: Path, stack: ExitStack) -> list[tuple[Row, Run]]
     found.append((Row("onnxruntime fp32, plain export", ""), first.run))
     for artifact in extended.manifest.artifacts:
         file = extended.folder / artifact.file
-        engine = stack.enter_context(closing(open_engine(artifact.engine, artifact.precision, file, ALL, 1)))
+        engine = stack.enter_context(closing(open_engine(artifact.engine, artifact.precision, file, BUCKETS, 1)))
         gates = artifact.gates
         assert gates is not None
         said = "failed " + ", ".join(gates.failed) if gates.failed else "passed"
         apart = f"at most {gates.parity.max_levels} of 255"
         apart += "" if gates.parity.psnr_db is None else f", {gates.parity.psnr_db:.1f} dB"
         found.append((Row(f"{artifact.engine} {artifact.precision}", f"{said} ({apart})"), engine.run))
-    return found
+    return spec, found
 
 
 def measure(found: list[tuple[Row, Run]], latent: int, classes: int, rounds: int, seconds: float, tick: Any) -> None:
@@ -196,10 +196,9 @@ def main() -> None:
             task = bar.add_task(f"{name}: training and gates", total=None)
             run = (asked.cgan if kind == "cgan" else asked.dcgan) or trained(kind, width, asked.seconds, home)
             with ExitStack() as stack:
-                found = contenders(run.resolve(), home, stack)
+                spec, found = contenders(run.resolve(), home, stack)
                 bar.update(task, description=name, total=len(BUCKETS) * asked.rounds * len(found))
-                classes = 10 if kind == "cgan" else 0
-                measure(found, 100, classes, asked.rounds, asked.turn, partial(bar.advance, task))
+                measure(found, spec.latent, spec.classes, asked.rounds, asked.turn, partial(bar.advance, task))
             models[name] = [row for row, _ in found]
     text = table(models, machine())
     asked.out.mkdir(parents=True, exist_ok=True)

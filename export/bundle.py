@@ -35,6 +35,7 @@ JUDGE = "judge.onnx"
 REFERENCE = "judge.npz"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SCHEMA = 2
+LARGEST = 4_096  # bucket: a manifest cannot ask for more memory than that takes
 IDENTITY = b"limner image identity 1"  # version of docs/image-identity.md; part of every digest
 
 
@@ -151,8 +152,8 @@ class Artifact(_Part):
     @field_validator("buckets")
     @classmethod
     def _ascending(cls, buckets: tuple[int, ...]) -> tuple[int, ...]:
-        if any(size < 1 for size in buckets) or any(next_ <= one for one, next_ in pairwise(buckets)):
-            raise ValueError("buckets must ascend from 1 or more")
+        if any(not 1 <= size <= LARGEST for size in buckets) or any(next_ <= one for one, next_ in pairwise(buckets)):
+            raise ValueError(f"buckets must ascend and lie within 1 and {LARGEST}")
         return buckets
 
     @model_validator(mode="after")
@@ -174,17 +175,21 @@ class Artifact(_Part):
         mine, theirs = (artifact.requirements or {} for artifact in (self, other))
         return (self.title, mine) == (other.title, theirs)
 
+    def unknown_to(self, other: "Artifact") -> bool:
+        """Whether the other is the same thing, and its gates were run and this one's not."""
+        return self.replaces(other) and self.gates is None and other.gates is not None
+
 
 class TensorSpec(_Part):
     name: str
-    dtype: str
+    dtype: Literal["float32", "int64", "uint8"]
     shape: tuple[str | int, ...]
 
 
 class Manifest(_Part):
     """What a bundle holds. Optional fields are absent until the stage that fills them exists."""
 
-    schema_version: Literal[2] = Field(default=SCHEMA, alias="schema")
+    schema_version: Literal[2] = Field(alias="schema")
     name: str = Field(pattern=rf"^{NAME.pattern}$")
     version: int = Field(ge=1)
     kind: Kind
@@ -374,16 +379,19 @@ def extend(bundle: Bundle, part: Path, artifacts: Sequence[Artifact], others: Se
     """Publish artifacts whose files lie in `part` or in the bundle already, and `others` of `part` as further files.
 
     Files come first and the manifest last, under a lock, so that several machines may extend one bundle and readers see
-    it before or after. An artifact takes the place of one that is the same thing for the same machines.
+    it before or after. An artifact takes the place of one that is the same thing for the same machines; one whose gates
+    were not run gives way to one whose gates were.
     """
     folder = bundle.folder
     with _locked(folder.resolve().parent):
         manifest = read(folder).manifest  # somebody may have extended it meanwhile
-        placed = {name: _place(part, name, folder, manifest) for name in {*others, *(each.file for each in artifacts)}}
-        added = [artifact.model_copy(update={"file": placed[artifact.file]}) for artifact in artifacts]
-        kept = [old for old in manifest.artifacts if not any(new.replaces(old) for new in added)]
+        news = [new for new in artifacts if not any(new.unknown_to(old) for old in manifest.artifacts)]
+        placed = {name: _place(part, name, folder, manifest) for name in {*others, *(each.file for each in news)}}
+        news = [new.model_copy(update={"file": placed[new.file]}) for new in news]
+        kept = [next((new for new in news if new.replaces(old)), old) for old in manifest.artifacts]
+        kept += [new for new in news if new not in kept]
         files = manifest.files | {placed[name]: hash_file(folder / placed[name]) for name in others}
-        write = manifest.model_copy(update={"artifacts": (*kept, *added), "files": files})
+        write = manifest.model_copy(update={"artifacts": tuple(kept), "files": files})
         write_manifest(part, write)
         _flush(part / MANIFEST)
         (part / MANIFEST).replace(folder / MANIFEST)

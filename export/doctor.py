@@ -10,26 +10,40 @@ import subprocess
 import sys
 import tempfile
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from export.bundle import hash_file
 from export.engines import ENGINES, PRECISIONS, EngineError, obstacle, open_engine
+from export.engines.cuda import devices
+from export.engines.flavours import FLAVOURS
 from training.errors import LimnerError
+
+if TYPE_CHECKING:
+    from export.tensorrt.build import Plan
 
 PROBE = Path(__file__).with_name("probe.onnx")  # z [N, 4] -> image [N, 2, 2, 1]: round(128 + 20 z), within 0 and 255
 BUCKETS = (1, 4)
 SECONDS = 120.0  # a first TensorRT build loads some hundred megabytes
+DISTRIBUTIONS = {
+    "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
+    "tensorrt-rtx": ("tensorrt-rtx",),
+    "onnxruntime-cuda": ("onnxruntime-gpu",),
+    "openvino": ("openvino",),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+}
 UNSEEN = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda")
 """Engines that limner's own tests have never run on hardware."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`precisions` that it has here, if it runs. `builds`: whether it makes plans here, for engines that have plans.
-    `why` it does not run, with the mend.
+    """`version`: of the package, "" where it is not installed. `precisions` that it has here, if it runs.
+
+    `builds`: whether it makes plans here, for engines that have plans. `why` it does not run, with the mend.
     """
 
     engine: str
@@ -47,7 +61,16 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Try every engine. Never raises for an engine's sake."""
-    return [_apart(engine) for engine in ENGINES]
+    found = [_apart(engine) for engine in ENGINES]
+    return [replace(each, version=each.version or installed(each.engine)) for each in found]
+
+
+def installed(engine: str) -> str:
+    """The version of the package that brings an engine, "" where there is none. Nothing is loaded."""
+    for name in DISTRIBUTIONS[engine]:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return ""
 
 
 def _apart(engine: str) -> Finding:
@@ -76,24 +99,33 @@ def _ended(code: int, stderr: bytes) -> str:
 
 def tried(engine: str) -> Finding:
     """Try one engine in this process."""
-    file, requirements, builds = PROBE, None, None
+    file, precision, requirements, builds = PROBE, "fp32", None, None
     with tempfile.TemporaryDirectory() as folder:
         try:
             if engine.startswith("tensorrt"):
-                from export.tensorrt.build import build
-
                 builds = False
-                plan = build(PROBE, hash_file(PROBE), engine, "fp32", BUCKETS)
+                precision, plan = _plan(engine)
                 file, requirements, builds = Path(folder) / plan.file, plan.requirements, True
                 file.write_bytes(plan.data)
-            return _run(engine, file, requirements, builds)
+            return _run(engine, precision, file, requirements, builds)
         except LimnerError as error:
             version = (requirements or {}).get("version", "")
             return Finding(engine, False, version, builds=builds, why=error.what, mend=error.mend)
 
 
-def _run(engine: str, file: Path, requirements: dict[str, str] | None, builds: bool | None) -> Finding:
-    with closing(open_engine(engine, "fp32", file, BUCKETS, requirements=requirements)) as opened:
+def _plan(engine: str) -> tuple[str, "Plan"]:
+    """Its precision, and a plan for this machine's GPU, or, where the engine has nothing for that, a portable one."""
+    from export.tensorrt.build import Options, build
+
+    flavour, gpus = FLAVOURS[engine], devices()
+    has = [precision for precision in PRECISIONS if gpus and flavour.lack(gpus[0].capability, precision) is None]
+    options = Options() if has or not gpus else Options(compute_capability=", ".join(flavour.portable))
+    precision = (*has, "fp32")[0]
+    return precision, build(PROBE, hash_file(PROBE), engine, precision, BUCKETS, options)
+
+
+def _run(engine: str, precision: str, file: Path, requirements: dict[str, str] | None, builds: bool | None) -> Finding:
+    with closing(open_engine(engine, precision, file, BUCKETS, requirements=requirements)) as opened:
         z = np.random.Generator(np.random.Philox(key=0)).standard_normal((3, 4), np.float32)
         about = opened.describe()
         expected = np.clip(np.rint(128 + 20 * z), 0, 255).astype(np.uint8).reshape(3, 2, 2, 1)

@@ -42,6 +42,12 @@ def bundle_original(made: Bundle) -> Iterator[Original]:
     first = next((each for each in manifest.artifacts if each.title == "onnxruntime:fp32"), None)
     if first is None:
         raise BundleError(f"{made.title} has no fp32 graph to compare with", "Export its run again: limner export RUN.")
+    if first.gates is not None and first.gates.failed:
+        failed = ", ".join(first.gates.failed)
+        raise BundleError(
+            f"the fp32 graph of {made.title} failed {failed}, so nothing can be held against it",
+            "Extend it from its run: limner export RUN.",
+        )
     judged = manifest.judge is not None
     with closing(open_engine("onnxruntime", "fp32", made.folder / GRAPH, first.buckets)) as engine:
         yield Original(
@@ -79,17 +85,26 @@ def extend(
 
 
 def _there(made: Bundle, want: Wanted, options: Options) -> Artifact | None:
-    """An artifact that passed its gates and runs on this machine, or a plan for others that would be built again."""
-    planned = check(want, options, bundle.hash_file(made.folder / GRAPH))
+    """An artifact that passed its gates and runs on this machine; of what does not run here, what could not be bettered
+    here: a plan that would be built again, and any other.
+    """
+    plan = check(want, options, bundle.hash_file(made.folder / GRAPH))
     for artifact in made.manifest.artifacts:
-        if artifact.title != want.title or artifact.forced:
+        if artifact.title != want.title:
             continue
-        runs = obstacle(artifact.engine, artifact.precision, artifact.requirements) is None
-        if runs and artifact.gates is not None:
-            return artifact
-        if not runs and planned is not None and artifact.requirements == planned.requirements:
+        if obstacle(artifact.engine, artifact.precision, artifact.requirements) is None:
+            passed = artifact.gates is not None and not artifact.forced
+            if passed and _meant(artifact, want, plan, options):
+                return artifact
+        elif plan is None or artifact.requirements == plan.requirements:
             return artifact
     return None
+
+
+def _meant(artifact: Artifact, want: Wanted, plan: Planned | None, options: Options) -> bool:
+    """Whether an artifact of the right title will do: any, or, where a switch was set, the plan that it asks for."""
+    asked = replace(_switches(want, options), timing_cache=None) != Options()
+    return plan is None or not asked or artifact.requirements == plan.requirements
 
 
 def check(want: Wanted, options: Options, source_sha256: str = "") -> Planned | None:
@@ -120,14 +135,15 @@ class _Work:
         return self._tried(want, self._graph(as_file), None)
 
     def _plan(self, want: Wanted) -> Artifact:
+        source = bundle.hash_file(self.made.folder / GRAPH)
+        planned = check(want, self.options, source)
         for old in self.made.manifest.artifacts:  # built elsewhere for this machine, and never tried
-            fits = obstacle(old.engine, old.precision, old.requirements) is None
-            if old.title == want.title and old.gates is None and fits:
+            untried = old.title == want.title and old.gates is None and _meant(old, want, planned, self.options)
+            if untried and obstacle(old.engine, old.precision, old.requirements) is None:
                 return self._tried(want, self.made.folder / old.file, old.requirements)
         graph = self._graph(want.precision)
         if graph.parent == self.part and graph.name not in self.others:
             self.others.append(graph.name)  # the next machine builds its plan from it, without onnx
-        source = bundle.hash_file(self.made.folder / GRAPH)
         stage = f"building {want.title}"
         self.observe(stage, 0.0)
         plan = build(
@@ -161,7 +177,8 @@ class _Work:
 
     def _command(self, want: Wanted) -> str:
         precision = "" if want.precision == "fp32" else f" --precision {want.precision}"
-        return f"limner export models/{self.made.manifest.name} --to {want.target}{precision}"
+        manifest = self.made.manifest
+        return f"limner export models/{manifest.name}/{manifest.version} --to {want.target}{precision}"
 
     def _graph(self, precision: str) -> Path:
         """The ONNX file at that precision: in the bundle already, made before, or made now."""

@@ -17,7 +17,6 @@ from training.evaluation.evaluate import figures
 from training.evaluation.sight import Sees, Sight
 
 ALONE = (1,)  # buckets of which no batch can be served
-BATCHES = (max(BUCKETS), 1, 5)  # of the parity gate, in turn: full, alone, and padded
 
 # The limits. Levels: float sums in another order may round to the neighbouring level, no further; fewer bits may do
 # what no eye sees. Drift, either way, for better pictures are another model's too: sound engines of 16 bits moved a
@@ -59,6 +58,8 @@ def hold(
 ) -> tuple[Gates, tuple[int, ...]]:
     """Run every gate on an engine that was opened with BUCKETS -> what they found, and the buckets to serve.
 
+    Batch invariance comes first, for the others look at pictures of the buckets that will be served.
+
     `failed` names "finite", "parity", "batch invariance" and "drift", in that order, if they failed. Pictures that are
     not finite fail the first and are left out of the others. Batch invariance fails where rows have pictures of their
     own only alone, or not even then: the buckets are (1,).
@@ -66,27 +67,33 @@ def hold(
     Raises GateError where the original fails or nothing finite is left to compare; EngineError where a batch fails as
     a whole: such an engine gives no figures, so there is nothing that could be published by force.
     """
-    images, finite = _pictures(engine, original.fixed, BATCHES, lambda share: observe("parity", share))
-    parity = _parity(original, precision, images, finite)
-    bad = int((~finite).sum())
-
-    observe("batch invariance", 0.0)
     z, label, _ = original.fixed
+    observe("batch invariance", 0.0)
     rows = slice(max(BUCKETS))
     try:
         buckets = invariant_buckets(engine, z[rows], None if label is None else label[rows])
     except GateError:
         buckets = ALONE
 
+    sizes = _sizes(BUCKETS if buckets == ALONE else buckets)
+    images, finite = _pictures(engine, original.fixed, sizes, lambda share: observe("parity", share))
+    parity = _parity(original, precision, images, finite)
+    bad = int((~finite).sum())
+
     drift = None
     if original.judge is not None and original.reference is not None:
-        images, finite = _pictures(engine, original.seeds, BATCHES[:1], lambda share: observe("drift", share))
+        images, finite = _pictures(engine, original.seeds, sizes[:1], lambda share: observe("drift", share))
         drift = _drift(original, images, finite)
         bad += int((~finite).sum())
     observe("drift", 1.0)
     found = Gates(parity=parity, not_finite=bad, drift=drift)
     failed = tuple(dict.fromkeys(gate for gate, _, _ in findings(found, buckets)))
     return found.model_copy(update={"failed": failed}), buckets
+
+
+def _sizes(buckets: tuple[int, ...]) -> tuple[int, int, int]:
+    """Batches that run the largest bucket, the smallest, and a middle one, padded: in turn, what is served."""
+    return buckets[-1], buckets[0], buckets[len(buckets) // 2] // 2 + 1
 
 
 def _pictures(

@@ -207,22 +207,17 @@ def _exported(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
-        try:
-            program = torch.onnx.export(
-                module,
-                kwargs=inputs,
-                dynamo=True,
-                external_data=False,
-                opset_version=OPSET,
-                input_names=list(inputs),
-                output_names=outputs,
-                dynamic_shapes={name: {0: batch} for name in inputs},
-                verbose=False,
-            )
-        except torch.onnx.OnnxExporterError as error:  # it makes its own of whatever is raised, Ctrl-C too
-            if isinstance(error.__cause__, KeyboardInterrupt):
-                raise error.__cause__ from None
-            raise
+        program = torch.onnx.export(
+            module,
+            kwargs=inputs,
+            dynamo=True,
+            external_data=False,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes={name: {0: batch} for name in inputs},
+            verbose=False,
+        )
     assert program is not None
     return _stripped(program.model_proto, name)
 

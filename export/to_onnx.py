@@ -18,6 +18,7 @@ from export.bundle import (
     JUDGE,
     PRIOR,
     REFERENCE,
+    SCHEMA,
     Bundle,
     JudgeFiles,
     Manifest,
@@ -105,7 +106,10 @@ def _new(folder: RunFolder, sha256: str, models: Path, name: str, force: bool, o
             prior.save(part / PRIOR)
         others = ["samples.png", *([] if prior is None else [PRIOR])]
         others += [] if judge is None else [judge.graph, judge.reference]
+        if bundle.hash_file(checkpoint) != sha256:
+            raise RunError(f"{checkpoint} was replaced while it was read", "Export again.")
         manifest = Manifest(
+            schema=SCHEMA,
             name=name,
             version=version,
             kind=spec.kind,
@@ -135,9 +139,14 @@ def _new(folder: RunFolder, sha256: str, models: Path, name: str, force: bool, o
 
 
 def run_original(run: Path, made: Bundle) -> Original:
-    """What the bundle's further engines are held against while the run is there: torch itself. Raises RunError."""
+    """What the bundle's further engines are held against while the run is there: torch itself.
+
+    Raises RunError, also where the run's checkpoint is not the bundle's any more.
+    """
     checkpoint = RunFolder(run).exported_checkpoint()
     generator, spec, state = load_generator(checkpoint)
+    if bundle.hash_file(checkpoint) != made.manifest.source.checkpoint_sha256:
+        raise RunError(f"{checkpoint} is not what {made.title} was made from: the training went on", "Export again.")
     judged = made.folder if made.manifest.judge is not None else None
     return _original(generator, spec, _prior(state, spec, checkpoint), judged)
 
@@ -198,4 +207,4 @@ def _tensor(value: onnx.ValueInfoProto) -> TensorSpec:
     tensor = value.type.tensor_type
     shape = tuple("N" if axis.dim_param else axis.dim_value for axis in tensor.shape.dim)
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
-    return TensorSpec(name=value.name, dtype=dtype, shape=shape)
+    return TensorSpec.model_validate({"name": value.name, "dtype": dtype, "shape": shape})

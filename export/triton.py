@@ -4,6 +4,7 @@ The text is checked against Triton's schema and the rules of its documentation; 
 batches as it likes and does not pad: only in limner's own server are the pixels of a row the same in every batch.
 """
 
+import hashlib
 from pathlib import Path
 
 from export.bundle import GRAPH, Artifact, Bundle, Manifest, TensorSpec, workshop
@@ -13,31 +14,72 @@ from export.invariance import BUCKETS
 
 CONFIG = "config.pbtxt"
 BACKENDS = ("onnxruntime", "tensorrt")
+SEAL = 'parameters { key: "limner_sha256_above" value { string_value: '
 DELAY_MICROSECONDS = 1000  # a lone request waits for company: about what a picture takes on one core
 TYPES = {"float32": "TYPE_FP32", "int64": "TYPE_INT64", "uint8": "TYPE_UINT8"}
 
 
-def write(bundle: Bundle, backend: str | None = None) -> Path:
+def write(bundle: Bundle, backend: str | None = None) -> Path | None:
     """Write config.pbtxt beside a bundle's versions, whole or not at all, and give its path.
 
-    Without a backend: for onnxruntime, unless there is one already, which stays. Raises EngineError as `config`, and
-    BundleError where it cannot be written.
+    Without a backend: for onnxruntime, where nothing lies there or what this function wrote for onnxruntime, and the
+    bundle is the newest version; else None. What names plans or was changed by hand stays. Raises EngineError as
+    `config`, or where the bundle does not lie as Triton wants it, and BundleError where it cannot be written.
     """
-    path = bundle.folder.resolve().parent / CONFIG
-    if backend is not None or not path.exists():
-        text = config(bundle.manifest, backend or BACKENDS[0])
-        with workshop(bundle) as part:
-            (part / CONFIG).write_text(text, encoding="ascii")
-            (part / CONFIG).replace(path)
+    folder = bundle.folder.resolve()
+    path, placed = folder.parent / CONFIG, folder.name == str(bundle.manifest.version)
+    newest = placed and not any(
+        each.is_dir() and each.name.isdecimal() and int(each.name) > bundle.manifest.version
+        for each in folder.parent.iterdir()
+    )
+    if backend is None and not (newest and _ours(path)):
+        return None
+    if not placed:
+        raise EngineError(
+            f"Triton reads MODELS/NAME/VERSION, and the folder of {bundle.title} is called {folder.name}",
+            f"Call it {bundle.manifest.version}.",
+        )
+    text = config(bundle.manifest, backend or BACKENDS[0], latest=newest)
+    with workshop(bundle) as part:
+        (part / CONFIG).write_text(text, encoding="ascii")
+        (part / CONFIG).replace(path)
     return path
 
 
-def config(manifest: Manifest, backend: str = "onnxruntime", precision: str | None = None) -> str:
+def edited(bundle: Bundle) -> bool:
+    """Whether a config.pbtxt lies beside the bundle's versions that is not as `write` wrote it."""
+    path = bundle.folder.resolve().parent / CONFIG
+    return path.exists() and _backend(path) is None
+
+
+def _ours(path: Path) -> bool:
+    """Whether nothing lies there but what `write` wrote, for onnxruntime."""
+    return not path.exists() or _backend(path) == BACKENDS[0]
+
+
+def _backend(path: Path) -> str | None:
+    """What a file is for that is as `write` wrote it; None where it was changed or comes from elsewhere."""
+    try:
+        content = path.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return None
+    text, _, _ = content.rpartition(SEAL)
+    if content != _sealed(text):
+        return None
+    return next((backend for backend in BACKENDS if f'\nbackend: "{backend}"\n' in text), None)
+
+
+def _sealed(text: str) -> str:
+    """With a last line that tells whether somebody changed the others."""
+    return f'{text}{SEAL}"{hashlib.sha256(text.encode("ascii")).hexdigest()}" }} }}\n'
+
+
+def config(manifest: Manifest, backend: str = "onnxruntime", precision: str | None = None, latest: bool = True) -> str:
     """The text of `models/<name>/config.pbtxt` for one of BACKENDS.
 
     `precision`: None is fp32 for onnxruntime, and for tensorrt the first of PRECISIONS that has a plan, what failed a
-    gate last. What only this version is sure to have (a plan, another graph than model.onnx) pins the version; else
-    Triton serves the latest.
+    gate last. What only this version is sure to have (a plan, another graph than model.onnx) pins the version, and so
+    does one that is not the `latest`; else Triton serves the latest.
     Raises EngineError where the bundle has no such artifact.
     """
     if backend not in BACKENDS:
@@ -46,7 +88,7 @@ def config(manifest: Manifest, backend: str = "onnxruntime", precision: str | No
     default = next((each for each in artifacts if CAPABILITY in _requirements(each).get(COMPATIBLE, "")), artifacts[0])
     tried = [{*artifact.buckets} for artifact in artifacts if artifact.buckets]
     buckets = sorted({*BUCKETS}.intersection(*tried) or {1})
-    pinned = backend == "tensorrt" or default.file != GRAPH
+    pinned = backend == "tensorrt" or default.file != GRAPH or not latest
     policy = f"specific {{ versions: [ {manifest.version} ] }}" if pinned else "latest { num_versions: 1 }"
     of = f"{manifest.name}@{manifest.version} {default.title} sha256 {default.sha256}"
     lines = [
@@ -64,7 +106,7 @@ def config(manifest: Manifest, backend: str = "onnxruntime", precision: str | No
         *(_warm_up(size, manifest.inputs) for size in buckets),
         f'parameters {{ key: "limner" value {{ string_value: {_quoted(of)} }} }}',
     ]
-    return "\n".join(lines) + "\n"
+    return _sealed("\n".join(lines) + "\n")
 
 
 def _artifacts(manifest: Manifest, backend: str, precision: str | None) -> list[Artifact]:

@@ -46,7 +46,10 @@ def _row(artifact: "Artifact") -> list[str]:
     parity = gates.parity
     apart = f"{parity.max_levels} of 255"
     apart += "" if parity.psnr_db is None else f", {parity.psnr_db:.1f} dB"
-    drift = "" if gates.drift is None else f"{gates.drift.figures['fid']:.3f}"
+    drift = "no judge"
+    if gates.drift is not None:
+        fid = gates.drift.figures.get("fid")
+        drift = "" if fid is None else f"{fid:.3f}"
     return [artifact.title, apart, drift, batches(artifact.buckets), _file(artifact)]
 
 

@@ -21,14 +21,14 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
     with err.status("trying each engine"):
         found, clash = examine(), rivals()
     if json:
-        print_json({"engines": [asdict(finding) for finding in found], "clash": clash})
+        print_json({"engines": [asdict(finding) for finding in found], "clash": clash, "never_run_on_a_gpu": UNSEEN})
     else:
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
         for column in ("engine", "here", "version", "precisions", "device"):
             table.add_column(column, no_wrap=True, overflow="fold")
         for finding in found:
             state = "[green]runs[/]" if finding.runs else "[yellow]builds[/]" if finding.builds else "[red]no[/]"
-            facts = (finding.version, " ".join(finding.precisions), finding.device)
+            facts = (finding.version or "not installed", " ".join(finding.precisions), finding.device)
             table.add_row(finding.engine, state, *map(escape, facts))
         out.print(table)
         for finding in found:

@@ -85,6 +85,9 @@ def export(
         raise ConfigError("--name and --models say where a run's bundle goes, and this is a bundle", "Leave them out.")
     else:
         bundle = newest(source, "run or bundle")
+        planned = {artifact.engine for artifact in bundle.manifest.artifacts} | targets
+        if triton == "tensorrt" and "tensorrt" not in planned:
+            raise ConfigError(f"--triton tensorrt describes plans, and {bundle.title} has none", "Add --to tensorrt.")
         say(_title(bundle))
         extended = _extended(bundle, wants, options, force)
         there = extended.there
@@ -125,10 +128,11 @@ def _extended(
 
 
 def _describe(bundle: "Bundle", triton: str | None) -> None:
-    """Write config.pbtxt beside the versions. Without a backend named, one that is there stays as it is."""
-    from export.triton import write
+    """Write config.pbtxt beside the versions. Without a backend named, one that is not limner's stays as it is."""
+    from export.triton import CONFIG, edited, write
 
-    write(bundle, triton)
+    if write(bundle, triton) is None and edited(bundle):
+        say(f"{CONFIG} was changed by hand and stays; --triton onnxruntime writes it anew")
 
 
 @contextmanager

@@ -63,12 +63,12 @@ def test_the_table_shows_what_runs_and_each_other_engine_has_its_line(said: Call
     assert code == 0
     lines = [line.rstrip() for line in text.splitlines()]
     assert lines == [
-        "engine            here    version   precisions           device",
-        "tensorrt          no",
+        "engine            here    version        precisions           device",
+        "tensorrt          no      not installed",
         "tensorrt-rtx      builds  1.7.1",
-        "onnxruntime-cuda  no",
-        "openvino          runs    2026.4.1  fp32 fp16 bf16 int8  cpu-x86_64-avx512f",
-        "onnxruntime       runs    1.32.0    fp32 fp16 int8       cpu-x86_64-avx512f",
+        "onnxruntime-cuda  no      not installed",
+        "openvino          runs    2026.4.1       fp32 fp16 bf16 int8  cpu-x86_64-avx512f",
+        "onnxruntime       runs    1.32.0         fp32 fp16 int8       cpu-x86_64-avx512f",
         "tensorrt: tensorrt is not installed. Install it.",
         "tensorrt-rtx: no driver [/red]. Install one.",
         "onnxruntime-cuda: its process ended with exit code 1. Install it anew.",
@@ -90,6 +90,7 @@ def test_json_holds_all_of_it(said: Callable[..., tuple[int, str]]) -> None:
     code, text = said(FOUND, "--json", clash="onnxruntime, onnxruntime-gpu")
     told = json.loads(text)
     assert (code, told["clash"]) == (0, "onnxruntime, onnxruntime-gpu")
+    assert told["never_run_on_a_gpu"] == ["tensorrt", "tensorrt-rtx", "onnxruntime-cuda"]
     assert [Finding(**finding) for finding in told["engines"]] == FOUND
 
 

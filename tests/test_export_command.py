@@ -54,7 +54,7 @@ def test_a_run_becomes_a_bundle_for_every_engine_in_one_call(models: Path, tmp_p
         "tensorrt-rtx:fp16",
     ]
     assert table[4][1:4] == ["not", "run", "here"]
-    assert "Where it runs: limner export models/small --to tensorrt-rtx --precision fp16" in done.stdout
+    assert "Where it runs: limner export models/small/1 --to tensorrt-rtx --precision fp16" in done.stdout
     manifest = json.loads((tmp_path / "models/small/1/manifest.json").read_text())
     assert all(("gates" in artifact) != ("not_run" in artifact) for artifact in manifest["artifacts"])
     assert 'name: "small"' in (tmp_path / "models/small/config.pbtxt").read_text()
@@ -117,7 +117,7 @@ def test_what_a_gate_refuses_is_a_table_and_one_line_and_force_is_shown(bundle: 
         (["--to", "tensorrt"], "TensorRT|tensorrt"),
         (["--to", "tensorrt-rtx", "--compute-capability", "9.0"], r"does not build for compute capability 9\.0"),
         (["--name", "other"], "--name and --models say where a run's bundle goes, and this is a bundle"),
-        (["--triton", "tensorrt"], "no tensorrt artifact"),
+        (["--triton", "tensorrt"], r"digits@1 has none\. Add --to tensorrt"),
     ],
 )
 def test_what_cannot_be_made_here_is_one_line(

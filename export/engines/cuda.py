@@ -21,10 +21,28 @@ from export.engines import EngineError
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...
+_NO_DRIVER = "Take another engine, or a machine with an NVIDIA GPU and its driver."
 _MENDS = {
     "cudaErrorInsufficientDriver": "Update the NVIDIA driver.",
     "cudaErrorMemoryAllocation": "Free memory of the GPU, serve fewer models, or export smaller buckets.",
-}
+} | dict.fromkeys(
+    (  # after these CUDA gives the same error to the end of the process
+        "cudaErrorContained",
+        "cudaErrorIllegalAddress",
+        "cudaErrorLaunchTimeout",
+        "cudaErrorAssert",
+        "cudaErrorHardwareStackError",
+        "cudaErrorIllegalInstruction",
+        "cudaErrorMisalignedAddress",
+        "cudaErrorInvalidAddressSpace",
+        "cudaErrorInvalidPc",
+        "cudaErrorLaunchFailure",
+        "cudaErrorTensorMemoryLeak",
+        "cudaErrorMpsClientTerminated",
+        "cudaErrorExternalDevice",
+    ),
+    "CUDA is lost to this process: start it again.",
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +70,7 @@ def _asked() -> tuple[tuple[Device, ...], str, str]:
     try:
         driver = ctypes.CDLL(DRIVER)
     except OSError:
-        return (), "no NVIDIA driver is installed", "Take another engine, or a machine with an NVIDIA GPU and its driver."
+        return (), "no NVIDIA driver is installed", _NO_DRIVER
     try:
         return _listed(driver), "the NVIDIA driver finds no GPU", "See nvidia-smi; CUDA_VISIBLE_DEVICES may hide them."
     except _Refused as error:

@@ -21,6 +21,8 @@ CAPABILITY = "compute_capability"
 COMPATIBLE = "compatible"
 """Keys of an artifact's `requirements`. COMPATIBLE holds those of the other two that the plan was widened in."""
 AMPERE = (8, 0)
+ACROSS = {((10,), (11,))}
+"""Major versions, of a plan built for later versions and of a runtime, that TensorRT's support matrix pairs."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,20 @@ class Flavour:
     @property
     def rebuild(self) -> str:
         return f"Build one here: limner export BUNDLE --to {self.engine}."
+
+    def lack(self, capability: str, precision: str) -> EngineError | None:
+        """Why there is nothing for a compute capability, or not in that precision; None where there is."""
+        if self.capabilities and capability not in self.capabilities:
+            return EngineError(
+                f"{self.title} does not run on compute capability {capability}",
+                f"It does on {', '.join(self.capabilities)}. Take another engine.",
+            )
+        if (capability, precision) not in self.lacks:
+            return None
+        return EngineError(
+            f"{self.title} has no {precision} for compute capability {capability}",
+            "Take another precision, or other compute capabilities.",
+        )
 
 
 FLAVOURS = {
@@ -131,8 +147,9 @@ def logger(flavour: Flavour) -> Any:
 def misfit(flavour: Flavour, requirements: Mapping[str, str], version: str, capability: str) -> EngineError | None:
     """Why a plan with these requirements does not run on this version and compute capability ("8.9"), or None."""
     built, wide = requirements.get(VERSION, ""), requirements.get(COMPATIBLE, "").split(", ")
-    same_major = numbers(built)[:1] == numbers(version)[:1] and numbers(built) <= numbers(version)
-    if built != version and not (VERSION in wide and same_major):
+    majors = (numbers(built)[:1], numbers(version)[:1])
+    later = numbers(built) <= numbers(version) and (majors[0] == majors[1] or majors in ACROSS)
+    if built != version and not (VERSION in wide and later):
         return EngineError(f"the plan is of {flavour.title} {built}, here is {version}", flavour.rebuild)
     targets = requirements.get(CAPABILITY, "").split(", ")
     since_ampere = CAPABILITY in wide and numbers(capability) >= AMPERE

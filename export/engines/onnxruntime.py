@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from export.engines import Engine, EngineError, finite, labels_of, padded
-from export.engines.session import CPU, CUDA, onnxruntime, open_session
+from export.engines.session import CPU, CUDA, DOCTOR, onnxruntime, open_session
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -50,11 +50,19 @@ def open_engine(
     return kind(path, precision, buckets, threads)
 
 
+_UNITS = {
+    "fp16": ("amx_fp16", "avx512_fp16", "asimdhp"),
+    "bf16": ("amx_bf16", "avx512_bf16", "bf16"),
+    "int8": ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm"),
+}
+
+
 class OnnxRuntime:
     """See `export.engines.Engine`."""
 
     engine = "onnxruntime"
     provider = CPU
+    mend = "See the server's log."
 
     def __init__(
         self, path: Path, precision: str = "fp32", buckets: tuple[int, ...] = (), threads: int | None = None
@@ -74,7 +82,7 @@ class OnnxRuntime:
         try:
             images, check = self._infer(feed)
         except Exception as error:
-            raise EngineError("ONNX Runtime failed on a batch", "See the server's log.") from error
+            raise EngineError("ONNX Runtime failed on a batch", self.mend) from error
         return finite(np.asarray(images)[: len(z)], np.asarray(check)[: len(z)])
 
     def describe(self) -> dict[str, str]:
@@ -92,7 +100,7 @@ class OnnxRuntime:
         return self._session.run(["image", "check"], feed)
 
     def _on(self) -> str:
-        return f"cpu-{instruction_set()}"
+        return f"cpu-{instruction_set(self._precision)}"
 
 
 class OnnxRuntimeCuda(OnnxRuntime):
@@ -100,6 +108,7 @@ class OnnxRuntimeCuda(OnnxRuntime):
 
     engine = "onnxruntime-cuda"
     provider = CUDA
+    mend = DOCTOR
     memory = "cuda"
 
     def _infer(self, feed: dict[str, np.ndarray]) -> Any:
@@ -117,11 +126,15 @@ class OnnxRuntimeCuda(OnnxRuntime):
         return f"cuda-{devices()[0].capability}"
 
 
-def instruction_set() -> str:
-    """The widest set that CPU kernels choose by: it decides the order of their sums, so the last bits."""
+def instruction_set(precision: str = "fp32") -> str:
+    """The widest set that CPU kernels choose by, and of fewer bits also the unit that multiplies them.
+
+    They decide the order of sums, so the last bits.
+    """
     flags = cpu_flags()
     known = ("avx512f", "avx2", "avx", "sve", "asimd")
-    return "-".join([platform.machine(), *[flag for flag in known if flag in flags][:1]])
+    widest = [[flag for flag in names if flag in flags][:1] for names in (known, _UNITS.get(precision, ()))]
+    return "-".join([platform.machine(), *widest[0], *widest[1]])
 
 
 def cpu_flags() -> set[str]:

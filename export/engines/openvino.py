@@ -70,7 +70,7 @@ class OpenVino:
         self.buckets = buckets
         self._precision = precision
         self._version = openvino.get_version().partition("-")[0]
-        self._device = f"cpu-{instruction_set()}"
+        self._device = f"cpu-{instruction_set(precision)}"
         self.artifact = f"openvino-{precision}-{self._version}-{self._device}"
 
     def run(self, z: np.ndarray, label: np.ndarray | None) -> np.ndarray:

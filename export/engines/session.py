@@ -9,6 +9,7 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 OPTIONS = {  # by default fp32 is TF32, and each session times cuDNN's algorithms anew and may choose others
     CUDA: {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"},
 }
+DOCTOR = "See limner doctor, and nvidia-smi for free memory."
 ANEW = "In limner's folder: pip uninstall onnxruntime onnxruntime-gpu, then pip install '.[cpu]', or '.[gpu]'."
 
 
@@ -43,13 +44,17 @@ def open_session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads must not burn cores
     if provider == CUDA and hasattr(runtime, "preload_dlls"):
         runtime.preload_dlls()  # CUDA and cuDNN out of their wheels
+    options.use_deterministic_compute = provider == CUDA  # on the CPU the gates find one order of sums without
     try:
         session = runtime.InferenceSession(path, options, providers=[(provider, OPTIONS.get(provider, {}))])
     except Exception as error:  # onnxruntime raises many types, none of them documented
+        if provider == CUDA:  # full memory, a library that is missing
+            said = (str(error).splitlines() or [""])[0].strip(" .")[:200]
+            raise EngineError(f"ONNX Runtime cannot load {path} on CUDA ({said})", DOCTOR) from error
         raise EngineError(f"ONNX Runtime cannot load {path}", mend) from error
     if provider not in session.get_providers():
         raise EngineError(
             f"ONNX Runtime did not load its {provider.removesuffix('ExecutionProvider')} provider and fell back",
-            "See limner doctor: often CUDA or cuDNN is missing, or two distributions of ONNX Runtime are installed.",
+            f"{DOCTOR} Often CUDA or cuDNN is missing, or two distributions of ONNX Runtime are installed.",
         )
     return session

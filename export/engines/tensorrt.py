@@ -27,12 +27,15 @@ def obstacle(engine: str, precision: str, requirements: Mapping[str, str]) -> En
     found = no_device()
     if found is not None:
         return found
+    capability = devices()[0].capability
     try:
         trt = load(flavour)
         call(runtime().cudaGetDeviceCount)  # fails where the driver is too old for cuda-bindings
     except EngineError as error:
         return error
-    return misfit(flavour, requirements, trt.__version__, devices()[0].capability) if requirements else None
+    return flavour.lack(capability, precision) or (
+        misfit(flavour, requirements, trt.__version__, capability) if requirements else None
+    )
 
 
 def open_engine(
@@ -97,6 +100,8 @@ class TensorRT:
             raise
 
     def run(self, z: np.ndarray, label: np.ndarray | None) -> np.ndarray:
+        if self._engine is None:
+            raise EngineError(f"{self._flavour.title} was asked for a batch after its engine was closed")
         if "label" in self._inputs:
             label = labels_of(z, label)
         self._stream.use()

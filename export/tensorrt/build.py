@@ -9,7 +9,7 @@ and have never run: of TensorRT the names are checked, not the behaviour.
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.engines import EngineError
+from export.engines import EngineError, obstacle
 from export.engines.cuda import devices, no_device
 from export.engines.flavours import CAPABILITY, COMPATIBLE, FLAVOURS, VERSION, Flavour, load, numbers
 from export.tensorrt import timing_cache
@@ -113,11 +113,12 @@ def build(
         ),
         observe,
     )
+    runs_here = plan.here and obstacle(engine, precision, plan.requirements) is None
     return Plan(
         data=data,
         file=plan.file,
         requirements=plan.requirements,
-        layers=layers(flavour, data, options.version_compatible) if plan.here else None,
+        layers=layers(flavour, data, options.version_compatible) if runs_here else None,
     )
 
 
@@ -155,11 +156,8 @@ def _targets(flavour: Flavour, precision: str, options: Options, here: str | Non
                 f"{flavour.title} does not build for compute capability {capability} here",
                 f"Name others with --compute-capability ({', '.join(known)}), or take another engine.",
             )
-        if (capability, precision) in flavour.lacks:
-            raise EngineError(
-                f"{flavour.title} has no {precision} for compute capability {capability}",
-                "Take another precision, or other compute capabilities.",
-            )
+        if (lack := flavour.lack(capability, precision)) is not None:
+            raise lack
     return tuple(sorted(set(wanted), key=numbers))
 
 

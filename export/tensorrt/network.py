@@ -109,18 +109,25 @@ def configured(flavour: Flavour, builder: Any, build: Build) -> Any:
             config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{target.replace('.', '')}"), index)
     if build.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-    if build.hardware_compatible:
-        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if flavour.compatibility:  # by default a plan is for one model of GPU, and limner tells GPUs by their capability
+        config.hardware_compatibility_level = (
+            trt.HardwareCompatibilityLevel.AMPERE_PLUS
+            if build.hardware_compatible
+            else trt.HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY
+        )
     return config
 
 
 def layers(flavour: Flavour, plan: bytes, version_compatible: bool) -> str | None:
     """What the engine inspector says of a plan, as JSON; None where this machine cannot load it.
 
-    Only where there is a GPU: without one `Runtime` can crash the process. Has never run.
+    Only where `obstacle` finds none: without a GPU `Runtime` can crash the process. Has never run.
     """
     trt, log = load(flavour), logger(flavour)
-    runtime = trt.Runtime(log)
+    try:
+        runtime = trt.Runtime(log)
+    except (RuntimeError, TypeError):  # as the bindings say that the library gave nothing
+        return None
     if version_compatible:
         runtime.engine_host_code_allowed = True  # such a plan brings its runtime; this one was built here, just now
     engine = runtime.deserialize_cuda_engine(plan)
@@ -136,9 +143,12 @@ def plain(message: str) -> str:
 
 
 def _attach(config: Any, timings: Path) -> Any:
-    cache = config.create_timing_cache(timing_cache.read(timings))
-    config.set_timing_cache(cache, False)  # never those of another GPU
-    return cache
+    """The timings that were kept, or none where TensorRT does not take them; None where it takes no cache at all."""
+    for known in (timing_cache.read(timings), b""):
+        cache = config.create_timing_cache(known)
+        if cache is not None and config.set_timing_cache(cache, False):  # never those of another GPU
+            return cache
+    return None
 
 
 def _parse_error(parser: Any) -> str:

@@ -1,4 +1,7 @@
-"""The timings of TensorRT builds, kept from one to the next: a file <-> bytes. TensorRT-RTX has none."""
+"""The timings of TensorRT builds, kept from one to the next: a file <-> bytes. TensorRT-RTX has none.
+
+The files are tested; a build that uses them needs a GPU and has never run.
+"""
 
 import contextlib
 import hashlib

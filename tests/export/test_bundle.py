@@ -260,6 +260,12 @@ def test_the_digest_is_of_the_graph_and_the_prior_alone(tmp_path: Path) -> None:
 # extension
 
 
+GATES = {
+    "parity": {"reference": "torch", "pictures": 9, "max_levels": 0, "allowed_levels": 1, "most_levels": 1},
+    "not_finite": 0,
+}
+
+
 def plan(file: str = "model.sm89.plan", capability: str = "8.9", **more: Any) -> Artifact:
     content = {
         "engine": "tensorrt-rtx",
@@ -303,11 +309,19 @@ def test_an_artifact_takes_the_place_of_the_same_one_for_the_same_machines(tmp_p
     after = extended(folder, plan(), b"a better plan")
     files = [artifact.file for artifact in after.manifest.artifacts[1:]]
     assert [artifact.requirements for artifact in after.manifest.artifacts[1:]] == [
-        {"compute_capability": "9.0"},
         {"compute_capability": "8.9"},
+        {"compute_capability": "9.0"},
     ]
-    assert (folder / files[1]).read_bytes() == b"a better plan"
+    assert (folder / files[0]).read_bytes() == b"a better plan"
     assert {path.name for path in folder.iterdir() if path.suffix == ".plan"} == set(files)  # the old one is gone
+
+
+def test_one_whose_gates_were_not_run_does_not_take_the_place_of_one_whose_gates_were(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    tried = plan(gates=GATES, not_run=None, buckets=(1, 2))
+    gated = extended(folder, tried)
+    assert extended(folder, plan(), b"built again, elsewhere") == gated
+    assert extended(folder, tried, b"built again, and tried").manifest != gated.manifest
 
 
 def test_a_file_that_readers_trust_is_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ GATES = {
     "parity": {"reference": "torch", "pictures": 9, "max_levels": 0, "allowed_levels": 1, "most_levels": 1},
     "not_finite": 0,
 }
-NOT_RUN = {"why": "no GPU", "command": "limner export models/digits --to tensorrt-rtx"}
+NOT_RUN = {"why": "no GPU", "command": "limner export models/digits/1 --to tensorrt-rtx"}
 
 
 def artifact(title: str, file: str = "model.onnx", **more: Any) -> Artifact:
@@ -66,6 +66,13 @@ def test_a_name_means_the_first_of_it_that_runs_here(engine: str | None, expecte
     assert chosen(bundle(FP32, OTHER, UNTRIED, PLAN, FORCED, OPENVINO, HALF), engine) is expected
 
 
+def test_of_several_precisions_a_name_means_the_fullest_that_passed() -> None:
+    doubtful = artifact("openvino:fp32", gates=GATES | {"failed": ("parity",)})
+    assert chosen(bundle(FP32, HALF, OPENVINO), "openvino") is OPENVINO
+    assert chosen(bundle(FP32, doubtful, HALF), "openvino") is HALF
+    assert chosen(bundle(FP32, doubtful), "openvino") is doubtful  # its name asks for it
+
+
 @pytest.mark.parametrize(
     ("there", "expected"),
     [
@@ -87,13 +94,15 @@ def test_auto_takes_the_best_fp32_that_passed_and_runs_here(there: list[Artifact
             "tensorrt",
             r"digits@1 has no artifact for 'tensorrt'\. There is onnxruntime:fp32, open",
         ),
-        ([FP32], "onnxruntime:fp16", r"no artifact for 'onnxruntime:fp16'"),
+        ([FP32], "onnxruntime:fp16", r"Add it: limner export models/digits/1 --to onnx --precision fp16\."),
+        ([FP32], "openvino:fp32", r"Add it: limner export models/digits/1 --to openvino\."),
+        ([FP32], "openvino:fp8", r"no artifact for 'openvino:fp8'\. There is onnxruntime:fp32\.$"),
         ([FP32], "", r"no artifact for ''"),
         ([FP32, OTHER], "tensorrt-rtx", r"the plan is for 9\.0, here is 8\.9\. Build one here"),
         (
             [FP32, UNTRIED],
             "tensorrt-rtx",
-            r"has not passed its gates yet\. Run limner export models/digits --to t",
+            r"has not passed its gates yet\. Run limner export models/digits/1 --to t",
         ),
         ([HALF, OTHER], "auto", r"the plan is for 9\.0, here is 8\.9\. Build one here"),
         ([FORCED, HALF], "auto", r"no fp32 artifact that passed its gates and runs here\. See limner doctor"),

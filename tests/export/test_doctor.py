@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export import doctor
 from export.doctor import PROBE, Finding, rivals, tried
-from export.engines import ENGINES, PRECISIONS, obstacle
+from export.engines import ENGINES, PRECISIONS, cuda, obstacle
+from export.engines.cuda import Device
 
 
 def probe(scale: float = 20) -> onnx.ModelProto:
@@ -95,6 +96,27 @@ def test_an_engine_that_is_not_there_is_a_finding_with_the_mend(monkeypatch: pyt
     )
 
 
+@pytest.mark.parametrize(("capability", "builds_for"), [("9.0", "8.6, 8.9, 12.0"), ("7.5", "7.5"), ("8.9", "8.9")])
+def test_tensorrt_rtx_is_tried_with_what_it_has_for_the_gpu(
+    capability: str, builds_for: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to the build: of an RTX 2080 Ti it has fp16 alone, of an H100 nothing."""
+    monkeypatch.setattr(cuda, "_asked", lambda: ((Device(0, "NVIDIA", capability),), "", ""))
+    precision, plan = doctor._plan("tensorrt-rtx")
+    assert plan.data
+    assert plan.requirements["compute_capability"] == builds_for
+    assert precision == ("fp16" if capability == "7.5" else "fp32")
+
+
+def test_what_is_installed_is_told_without_loading_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert {doctor.installed(engine) for engine in ENGINES} == {""}
+    installed(tmp_path, "tensorrt-cu13")
+    installed(tmp_path, "onnxruntime-gpu")
+    found = {engine: doctor.installed(engine) for engine in ENGINES}
+    assert {engine for engine, version in found.items() if version} == {"tensorrt", "onnxruntime-cuda", "onnxruntime"}
+
+
 # processes
 
 
@@ -107,7 +129,7 @@ def test_every_engine_is_tried_and_without_a_gpu_tensorrt_rtx_still_builds(monke
     rtx = found["tensorrt-rtx"]
     assert (rtx.builds, rtx.version) == (True, tensorrt_rtx.__version__)
     assert "NVIDIA" in rtx.why
-    assert found["tensorrt"].builds is False
+    assert (found["tensorrt"].builds, found["tensorrt"].version) == (False, "")  # not installed
     assert found["onnxruntime"].builds is None
 
 

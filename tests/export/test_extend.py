@@ -21,7 +21,9 @@ from export.invariance import BUCKETS
 from export.targets import wanted
 from export.tensorrt.build import Options
 from export.to_onnx import export, run_original
+from training.errors import RunError
 from training.latents import draw
+from training.run import RunFolder
 
 Trained = Callable[..., Path]
 
@@ -91,7 +93,7 @@ def test_a_plan_that_cannot_run_here_says_where_its_gates_run(bundle: Bundle) ->
     (plan,) = made
     assert (plan.title, plan.gates, plan.buckets) == ("tensorrt-rtx:fp16", None, ())
     assert plan.not_run is not None
-    assert plan.not_run.command == "limner export models/noise --to tensorrt-rtx --precision fp16"
+    assert plan.not_run.command == "limner export models/noise/1 --to tensorrt-rtx --precision fp16"
     assert plan.requirements is not None
     assert plan.requirements["onnx_sha256"] == bundle.manifest.artifacts[0].sha256
     after = read(bundle.folder)
@@ -115,6 +117,35 @@ def test_what_passed_is_not_made_again(bundle: Bundle) -> None:
     assert files(bundle) == before
 
 
+def test_gates_that_passed_elsewhere_are_not_lost_where_the_engine_is_not(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = extended(bundle, ["openvino"], ["fp16"]).bundle
+    before = files(bundle)
+    missing = EngineError("openvino is not installed", "Install it.")
+    monkeypatch.setattr(extend_module, "obstacle", lambda engine, *given: missing if engine == "openvino" else None)
+    again = extended(passed, ["openvino"], ["fp16"])
+    assert (again.made, [each.title for each in again.there]) == ((), ["openvino:fp16"])
+    assert files(bundle) == before
+
+
+def test_a_switch_asks_for_the_very_plan_and_not_for_any_that_runs_here(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of plans that all run here, as far as anybody says."""
+    first = extended(bundle, ["tensorrt-rtx"], [], options=Options(compute_capability="8.9")).bundle
+    (plan,) = [each for each in first.manifest.artifacts if each.engine == "tensorrt-rtx"]
+    gates = first.manifest.artifacts[0].gates
+    tried = plan.model_copy(update={"gates": gates, "not_run": None, "buckets": (1,)})
+    both = first.manifest.model_copy(update={"artifacts": (first.manifest.artifacts[0], tried)})
+    gated = Bundle(first.folder, both, first.digest)
+    monkeypatch.setattr(extend_module, "obstacle", lambda *given: None)
+    want = wanted(["tensorrt-rtx"], [])[0][0]
+    assert extend_module._there(gated, want, Options()) == tried
+    assert extend_module._there(gated, want, Options(compute_capability="8.9")) == tried
+    assert extend_module._there(gated, want, Options(compute_capability="12.0")) is None
+
+
 def test_an_engine_that_is_not_here_is_written_down_and_tried_where_it_is(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +156,7 @@ def test_an_engine_that_is_not_here_is_written_down_and_tried_where_it_is(
         assert artifact.not_run is not None
         assert artifact.not_run.model_dump() == {
             "why": "openvino is not installed. Install it.",
-            "command": "limner export models/noise --to openvino",
+            "command": "limner export models/noise/1 --to openvino",
         }
     after = extended(read(bundle.folder), ["openvino"], []).bundle
     assert [artifact.title for artifact in after.manifest.artifacts] == ["onnxruntime:fp32", "openvino:fp32"]
@@ -194,6 +225,29 @@ def test_a_bundle_without_its_fp32_graph_cannot_be_extended(bundle: Bundle) -> N
         bundle_original(Bundle(bundle.folder, manifest, bundle.digest)),
     ):
         pass
+
+
+def test_a_graph_that_was_forced_is_nothing_to_hold_others_against(bundle: Bundle) -> None:
+    first = bundle.manifest.artifacts[0]
+    assert first.gates is not None
+    forced = first.model_copy(update={"gates": first.gates.model_copy(update={"failed": ("parity",)})})
+    manifest = bundle.manifest.model_copy(update={"artifacts": (forced,)})
+    with (
+        pytest.raises(BundleError, match=r"failed parity, so nothing can be held against it.*from its run"),
+        bundle_original(Bundle(bundle.folder, manifest, bundle.digest)),
+    ):
+        pass
+
+
+def test_a_run_that_went_on_is_not_what_the_bundle_is_held_against(trained: Trained, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained("vae"), run)
+    made = export(run, tmp_path / "models")
+    assert run_original(run, made).name == "torch"
+    checkpoints = (RunFolder(each).exported_checkpoint() for each in (trained("vae", seed=1), run))
+    shutil.copyfile(*checkpoints)
+    with pytest.raises(RunError, match=r"is not what run@1 was made from"):
+        run_original(run, made)
 
 
 def test_int8_is_calibrated_on_what_a_server_is_asked_for(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from tritonclient.grpc import model_config_pb2
 from export.bundle import Bundle, BundleError, Manifest
 from export.engines import EngineError
 from export.graph import to_graph
-from export.triton import _quoted, config, write
+from export.triton import _quoted, config, edited, write
 from training.config import ModelSpec
 from training.networks import Generator
 
@@ -45,6 +45,7 @@ def plan(capability: str, precision: str = "fp32", buckets: tuple[int, ...] = ()
 
 def manifest(*artifacts: dict[str, Any], **other: Any) -> Manifest:
     described = {
+        "schema": 2,
         "name": "digits",
         "version": 3,
         "kind": "cgan",
@@ -263,20 +264,72 @@ def bundle(tmp_path: Path) -> Callable[..., Bundle]:
     return make
 
 
-def test_it_is_written_beside_the_versions_and_kept_unless_a_backend_is_named(bundle: Callable[..., Bundle]) -> None:
+def test_it_is_written_beside_the_versions_and_by_the_backend_that_is_named(bundle: Callable[..., Bundle]) -> None:
     made = bundle(artifact("onnxruntime"), plan("8.9"))
-    path = write(made)
-    assert path == made.folder.parent / "config.pbtxt"
+    path = made.folder.parent / "config.pbtxt"
+    assert write(made) == path
     assert path.read_text() == config(made.manifest)
-    path.write_text("mine")
-    assert write(made).read_text() == "mine"
-    assert write(made, "tensorrt").read_text() == config(made.manifest, "tensorrt")
-    assert write(made, "onnxruntime").read_text() == config(made.manifest)
+    assert write(made, "tensorrt") == path
+    assert path.read_text() == config(made.manifest, "tensorrt")
+    assert write(made, "onnxruntime") == path
+    assert path.read_text() == config(made.manifest)
     assert sorted(each.name for each in path.parent.iterdir()) == ["3", "config.pbtxt"]
 
 
+def of_version(made: Bundle, version: int, **change: Any) -> Bundle:
+    """Another version beside it, of which this is different."""
+    folder = made.folder.with_name(str(version))
+    folder.mkdir()
+    return Bundle(folder, made.manifest.model_copy(update={"version": version} | change), "e" * 64)
+
+
+def test_the_newest_version_s_takes_the_place_of_an_older_one_s(bundle: Callable[..., Bundle]) -> None:
+    made = bundle(artifact("onnxruntime"))
+    path = made.folder.parent / "config.pbtxt"
+    write(made)
+    newer = of_version(made, 4, inputs=made.manifest.inputs[:1])
+    assert write(newer) == path
+    assert "label" not in path.read_text()
+    assert write(made) is None  # extended later
+    assert path.read_text() == config(newer.manifest)
+    assert write(made, "onnxruntime") == path
+    assert "version_policy { specific { versions: [ 3 ] } }" in path.read_text()
+
+
+@pytest.mark.parametrize("change", [lambda text: text.replace("1000", "2000"), lambda text: "mine", lambda text: ""])
+def test_what_was_changed_by_hand_stays(bundle: Callable[..., Bundle], change: Callable[[str], str]) -> None:
+    made = bundle(artifact("onnxruntime"))
+    path = made.folder.parent / "config.pbtxt"
+    write(made)
+    assert not edited(made)
+    mine = change(path.read_text())
+    path.write_text(mine)
+    assert write(of_version(made, 4)) is None
+    assert edited(made)
+    assert path.read_text() == mine
+
+
+def test_what_names_plans_of_a_version_stays_until_another_has_plans(bundle: Callable[..., Bundle]) -> None:
+    made = bundle(artifact("onnxruntime"), plan("8.9"))
+    path = made.folder.parent / "config.pbtxt"
+    write(made, "tensorrt")
+    assert write(of_version(made, 4)) is None
+    assert not edited(made)
+    assert path.read_text() == config(made.manifest, "tensorrt")
+
+
+def test_a_folder_that_is_not_called_as_its_version_gets_none(bundle: Callable[..., Bundle]) -> None:
+    made = bundle(artifact("onnxruntime"))
+    moved = Bundle(made.folder.rename(made.folder.with_name("copy")), made.manifest, made.digest)
+    assert write(moved) is None
+    with pytest.raises(EngineError, match=r"reads MODELS/NAME/VERSION.*is called copy\. Call it 3"):
+        write(moved, "onnxruntime")
+    assert [each.name for each in moved.folder.parent.iterdir()] == ["copy"]
+
+
 def test_a_refusal_leaves_the_file_as_it_was(bundle: Callable[..., Bundle]) -> None:
-    path = write(bundle())
+    path = bundle().folder.parent / "config.pbtxt"
+    write(bundle())
     before = path.read_bytes()
     with pytest.raises(EngineError, match="no tensorrt artifact"):
         write(bundle(), "tensorrt")

@@ -148,3 +148,28 @@ def test_the_instruction_set_is_the_widest_that_the_cpu_says_it_has(monkeypatch:
     for flags, expected in (({"sse2"}, "x86_64"), ({"avx", "avx2"}, "x86_64-avx2"), (set(), "x86_64")):
         monkeypatch.setattr(module, "cpu_flags", lambda flags=flags: flags)
         assert module.instruction_set() == expected
+
+
+def test_of_fewer_bits_the_unit_that_multiplies_them_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bf16 on AMX and on AVX-512 was seen to differ by a level in some pictures."""
+    from export.engines import onnxruntime as module
+
+    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(module, "cpu_flags", lambda: {"avx2", "avx512f", "avx512_bf16", "avx512_vnni"})
+    assert module.instruction_set("bf16") == "x86_64-avx512f-avx512_bf16"
+    assert module.instruction_set("int8") == "x86_64-avx512f-avx512_vnni"
+    assert module.instruction_set("fp16") == module.instruction_set("fp32") == "x86_64-avx512f"
+    monkeypatch.setattr(module, "cpu_flags", lambda: {"avx512f", "avx512_bf16", "amx_bf16"})
+    assert module.instruction_set("bf16") == "x86_64-avx512f-amx_bf16"
+
+
+def test_what_keeps_cuda_from_loading_a_file_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, options: Any, providers: Any) -> None:
+        assert options.use_deterministic_compute
+        raise RuntimeError("CUDA error 2: out of memory.\nexpression: cudaMalloc")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", full)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    with pytest.raises(EngineError, match=r"on CUDA \(CUDA error 2: out of memory\)\. See limner doctor") as caught:
+        open_session(PROBE, provider=CUDA)
+    assert "\n" not in str(caught.value)

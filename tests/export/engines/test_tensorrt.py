@@ -307,11 +307,27 @@ def test_any_thread_may_run_a_batch(engine: str, plan: Callable[..., Path], cuda
 
 def test_a_cuda_error_fails_the_batch_and_not_the_next(engine: str, plan: Callable[..., Path], cuda: Any) -> None:
     opened = open_engine(engine, "fp32", plan(conditional=False), BUCKETS)
-    cuda.fail("cudaGraphLaunch", real.cudaError_t.cudaErrorLaunchFailure)
-    with pytest.raises(EngineError, match="cudaErrorLaunchFailure"):
+    cuda.fail("cudaGraphLaunch", real.cudaError_t.cudaErrorMemoryAllocation)
+    with pytest.raises(EngineError, match=r"cudaErrorMemoryAllocation.*Free memory"):
         opened.run(latents(3), None)
     assert np.array_equal(opened.run(latents(3), None).reshape(3, 4), latents(3))
     opened.close()
+
+
+def test_an_error_after_which_cuda_is_lost_says_so_each_time(engine: str, plan: Callable[..., Path], cuda: Any) -> None:
+    opened = open_engine(engine, "fp32", plan(conditional=False), BUCKETS)
+    cuda.fail("cudaGraphLaunch", real.cudaError_t.cudaErrorLaunchFailure)
+    for _ in range(2):
+        with pytest.raises(EngineError, match=r"cudaErrorLaunchFailure.*start it again"):
+            opened.run(latents(3), None)
+    opened.close()
+
+
+def test_a_closed_engine_says_so(engine: str, plan: Callable[..., Path], cuda: Any) -> None:
+    opened = open_engine(engine, "fp32", plan(conditional=False), BUCKETS)
+    opened.close()
+    with pytest.raises(EngineError, match="after its engine was closed"):
+        opened.run(latents(3), None)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch, capability: str) -> None:
     monkeypatch.setattr(builder, "no_device", lambda: None)
     monkeypatch.setattr(builder, "devices", lambda: (Device(0, "GPU", capability),))
     monkeypatch.setattr(builder, "layers", lambda *about: "{}")
+    monkeypatch.setattr(builder, "obstacle", lambda *about: None)
 
 
 def graph(kind: str) -> ModelProto:
@@ -458,10 +459,37 @@ def test_the_switches_of_tensorrt_reach_its_configuration(graphs: Graphs) -> Non
     plain = configured(FULL, Settings(), of(graphs()))
     wide = configured(FULL, Settings(), replace(of(graphs()), version_compatible=True, hardware_compatible=True))
     assert plain.flags == {"STRICT_NANS"}
-    assert not hasattr(plain, "hardware_compatibility_level")
+    assert plain.hardware_compatibility_level == trt.HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY
     assert wide.flags == {"STRICT_NANS", "VERSION_COMPATIBLE"}
     assert wide.hardware_compatibility_level == trt.HardwareCompatibilityLevel.AMPERE_PLUS
     assert not hasattr(wide, "num_compute_capabilities")
+
+
+def test_a_runtime_that_does_not_start_costs_the_layers_and_not_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(log: Any) -> None:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(network, "load", lambda flavour: SimpleNamespace(Runtime=nothing))
+    assert network.layers(RTX, b"plan", False) is None
+
+
+@pytest.mark.parametrize(("taken", "asked"), [([b"kept"], [b"kept"]), ([b""], [b"kept", b""]), ([], [b"kept", b""])])
+def test_timings_that_are_not_taken_are_measured_anew(taken: list[bytes], asked: list[bytes], tmp_path: Path) -> None:
+    """Of another GPU of the same capability, say. TensorRT gives None, or refuses what it gave."""
+    heard: list[bytes] = []
+
+    class Config:
+        def create_timing_cache(self, known: bytes) -> bytes | None:
+            heard.append(known)
+            return known
+
+        def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+            return not ignore_mismatch and cache in taken
+
+    timing_cache.write(tmp_path / "timings", b"kept")
+    cache = network._attach(Config(), tmp_path / "timings")
+    assert heard == asked
+    assert cache == (taken[0] if taken else None)
 
 
 @pytest.mark.parametrize("loads", [True, False])
@@ -506,7 +534,9 @@ def test_timings_come_back_and_damaged_ones_do_not(tmp_path: Path) -> None:
         (FULL, {"version": "10.16.1.11"}, "10.16.1.12", "8.9", False),
         (FULL, {"version": "10.16.1.11", "compatible": "version"}, "10.17.0.1", "8.9", True),
         (FULL, {"version": "10.16.1.11", "compatible": "version"}, "10.16.0.1", "8.9", False),  # an older one
-        (FULL, {"version": "10.16.1.11", "compatible": "version"}, "11.4.0.106", "8.9", False),
+        (FULL, {"version": "10.16.1.11", "compatible": "version"}, "11.4.0.106", "8.9", True),
+        (FULL, {"version": "11.4.0.106", "compatible": "version"}, "10.16.1.11", "8.9", False),
+        (FULL, {"version": "9.3.0.1", "compatible": "version"}, "10.16.1.11", "8.9", False),
         (FULL, {"version": "10.16.1.11", "compatible": "version"}, "10.17.0.1", "9.0", False),
         (FULL, {"compatible": "compute_capability"}, "1.7.1.116", "9.0", True),
         (FULL, {"compatible": "compute_capability"}, "1.7.1.116", "12.0", True),
