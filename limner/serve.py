@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -13,6 +13,8 @@ from training.precedence import resolve
 
 if TYPE_CHECKING:
     from server.settings import Settings
+
+ENDINGS = ".png, .jpg, .webp, .json, .npy or .zip"
 
 
 def serve(
@@ -57,7 +59,7 @@ def run_server(settings: "Settings", tries: int = 1, welcome: Callable[[str], No
 
 
 def generate(
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .png, .json or .npy.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help=f"File to write: {ENDINGS}.")],
     label: Annotated[str | None, typer.Option(help="Class name or index.", show_default="from the seed")] = None,
     n: Annotated[int, typer.Option("-n", help="How many images.")] = 1,
     seed: Annotated[int | None, typer.Option(help="Seed of the first.", show_default="drawn")] = None,
@@ -69,10 +71,12 @@ def generate(
 ) -> None:
     """Ask a server, or a bundle in this process, for images."""
     from limner_client import Client
+    from limner_client.client import Format
 
-    format = output.suffix.removeprefix(".").lower()
-    if format not in ("png", "json", "npy"):
-        raise ConfigError(f"cannot write '{output}'", "Name a file that ends in .png, .json or .npy.")
+    ending = output.suffix.removeprefix(".").lower()
+    format = "jpeg" if ending == "jpg" else ending
+    if format not in get_args(Format):
+        raise ConfigError(f"cannot write '{output}'", f"Name a file that ends in {ENDINGS}.")
     asked = {"label": label, "n": n, "seed": seed, "truncation": truncation, "model": model, "version": version}
     with address_of(url, models) as place, asking(), Client(place) as client:
         answer = client.generate(**asked, format=format)  # type: ignore[arg-type]

@@ -1,203 +1,301 @@
 """Requests in, batches to the engine, images back: work-conserving and bounded. Knows an Engine and a clock, not HTTP.
 
-The engine is never idle while something is queued, and never waits for a batch to fill: what arrives while it runs
-forms the next batch. Large requests are split, small ones packed, and cancelled ones give their places back at once.
+The engine is never idle while something waits, and never waits for a batch to fill: what arrives while it runs forms
+the next batch. A batch that fails is run once more in halves, so that one bad row takes few others with it.
 """
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from export.engines import Engine, EngineError, NonFinite
-from server.errors import NotReady, Overloaded
+from server.backlog import Backlog, Part, Request
+from server.cost import Cost
+from server.errors import Expired, Hopeless, NotReady, Overloaded
+from training.errors import LimnerError
 
-RATE_MEMORY = 0.9  # weight of the past in the running mean of seconds per image
+Rows = tuple[np.ndarray, np.ndarray | None]
+Compose = Callable[[Sequence[Part]], Rows]
+Reason = Literal["full", "drained", "retry"]
 
 
 @dataclass(frozen=True)
 class Generated:
-    """images uint8 [n, H, W, C]; seconds from arrival to the first batch, and inside the engine."""
+    """images uint8 [n, H, W, C], their labels int64 [n] or None; seconds from arrival to the first batch, and inside
+    the engine.
+    """
 
     images: np.ndarray
+    labels: np.ndarray | None
     queue_seconds: float
     compute_seconds: float
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one run of the engine was, for metrics and the log: waits of the requests that began in it."""
+    """What one run of the engine was, for metrics and the log.
+
+    `reason`: it is as large as a batch can be, or holds all that waited, or is half of one that failed. `rows` that
+    the engine ran, with padding; `failed` images that did not come out. `queue_seconds`: waits of the requests that
+    began in it.
+    """
 
     images: int
+    rows: int
+    failed: int
+    reason: Reason
     compute_seconds: float
     queue_seconds: tuple[float, ...]
     error: EngineError | None = None
 
 
-@dataclass(eq=False, slots=True)
-class _Request:
-    z: np.ndarray
-    label: np.ndarray | None
-    future: "Future[Generated]"
-    arrived: float
-    taken: int = 0  # images that a batch has taken so far
-    queue_seconds: float = 0.0
-    compute_seconds: float = 0.0
-    parts: list[np.ndarray] = field(default_factory=list)
+Settled = list[tuple[Request, Generated | LimnerError]]
 
 
 class Batcher:
-    """Owns the engine and the one thread that runs it. `submit` may be called from any thread."""
+    """Owns an engine. Every method may be called from any thread, `step` by one at a time.
+
+    `compose` makes a batch's z and labels when its members are known. `deliver` hears, once for each request that was
+    neither refused nor cancelled, what became of it; it must not raise, nor call back.
+    """
 
     def __init__(
         self,
         engine: Engine,
+        cost: Cost,
         capacity: int,
+        compose: Compose,
+        deliver: Callable[[Settled], None],
         observe: Callable[[Batch], None] = lambda batch: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
-        self._largest = engine.buckets[-1]
-        self._capacity = capacity
+        self._cost = cost
+        self._compose = compose
+        self._deliver = deliver
         self._observe = observe
         self._clock = clock
-        self._queue: deque[_Request] = deque()
-        self._queued = 0  # images not yet taken into a batch
-        self._seconds_per_image = 0.0
+        self._backlog = Backlog(capacity, engine.buckets[-1])
+        self._free_at = 0.0  # when the batch under way should end; 0.0 where none is
         self._open = True
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
-        self._thread.start()
 
-    def submit(self, z: np.ndarray, label: np.ndarray | None) -> "Future[Generated]":
-        """Queue z float32 [n, latent] with labels [n]. Cancel the future to leave the queue.
+    @property
+    def queued(self) -> int:
+        """Images that wait for a batch."""
+        return self._backlog.images
 
-        Raises Overloaded where n more images do not fit, NotReady after `close`.
+    def submit(self, request: Request) -> None:
+        """Queue it. Raises Overloaded where it does not fit, Hopeless where it could not be done in time, NotReady
+        after `close`.
         """
-        request = _Request(z, label, Future(), self._clock())
         with self._changed:
             if not self._open:
                 raise NotReady("the server is shutting down", "Ask again.", retry_after=1)
-            if self._queued + len(z) > self._capacity:
+            request.arrived = self._clock()
+            self._refuse_hopeless(request)
+            if not self._backlog.add(request):
+                over = self._backlog.images + request.count - self._backlog.capacity
                 raise Overloaded(
-                    f"{self._queued} of {self._capacity} places in the queue are taken, {len(z)} more do not fit",
+                    f"{self._backlog.images} of {self._backlog.capacity} places in the queue are taken, "
+                    f"{request.count} more do not fit",
                     "Come back after Retry-After seconds.",
-                    retry_after=self._queued * self._seconds_per_image,
+                    retry_after=self._cost.work(over),
                 )
-            self._queue.append(request)
-            self._queued += len(z)
             self._changed.notify()
-        request.future.add_done_callback(lambda future: self._drop(request))
-        return request.future
 
-    def close(self) -> None:
-        """Refuse new requests, finish those that are queued, then close the engine."""
+    def cancel(self, request: Request) -> None:
+        """Nobody waits for it any more: its places are free at once, and nothing is delivered."""
         with self._changed:
-            self._open = False
-            self._changed.notify()
-        self._thread.join()
+            self._end(request)
+
+    def expire(self, request: Request) -> None:
+        """Its deadline has come: deliver that, unless it is settled."""
+        with self._changed:
+            settled = self._settle(request, _expired(request))
+        self._deliver(settled)
+
+    def step(self) -> bool:
+        """Run the next batch, if something waits; whether there was one."""
+        with self._changed:
+            now = self._clock()
+            settled = [pair for late in self._backlog.sweep(now) for pair in self._settle(late, _expired(late))]
+            parts = self._backlog.take()
+            size = sum(part.stop - part.start for part in parts)
+            for request, start, _ in parts:
+                if start == 0:
+                    request.queue_seconds = now - request.arrived
+            self._free_at = now + self._cost.batch(size) if parts else 0.0
+        if settled:
+            self._deliver(settled)
+        if not parts:
+            return False
+        try:
+            self._run(parts, "full" if size == self._backlog.largest else "drained")
+        except Exception as caught:  # a fault of limner; whoever runs the engine must outlive it
+            self._fail(parts, _wrapped(caught))
+        finally:
+            self._free_at = 0.0
+        return True
+
+    def work(self) -> None:
+        """`step` until `close`, and then until nothing waits; close the engine."""
+        while True:
+            if self.step():
+                continue
+            with self._changed:
+                if self._backlog.images:
+                    continue
+                if not self._open:
+                    break
+                self._changed.wait()
         self._engine.close()
 
-    def _drop(self, request: _Request) -> None:
-        """Give back the places that a cancelled or failed request still has in the queue."""
-        if request.taken == len(request.z):  # it has left the queue already
+    def close(self) -> None:
+        """Refuse new requests; `work` ends once those that wait are done."""
+        with self._changed:
+            self._open = False
+            self._changed.notify_all()
+
+    def _refuse_hopeless(self, request: Request) -> None:
+        """An idle engine takes everything: what it then measures is how the estimate is mended."""
+        if not self._free_at and not self._backlog.images:
             return
-        with self._changed:
-            if request in self._queue:
-                self._queue.remove(request)
-                self._queued -= len(request.z) - request.taken
+        ahead = self._backlog.before(request.low, request.count)
+        seconds = max(0.0, self._free_at - request.arrived) + self._cost.work(ahead + request.count)
+        late = request.arrived + seconds - request.deadline
+        if late > 0:
+            raise Hopeless(
+                f"the queue would take {seconds:.3g} s, {late:.3g} s more than this request has",
+                "Come back after Retry-After seconds, or give it longer.",
+                retry_after=late,
+            )
 
-    def _work(self) -> None:
-        while members := self._next():
-            try:
-                self._run(members)
-            except Exception as caught:  # a fault of limner; the one thread of the engine must outlive it
-                for request, _, _ in members:
-                    self._fail(request, _wrapped(caught))
+    def _run(self, parts: Sequence[Part], reason: Reason) -> None:
+        """A batch; and the halves of one that failed as a whole, each once."""
+        rows = self._compose(parts)
+        error = self._once(parts, rows, reason)
+        if error is None:
+            return
+        size = len(rows[0])
+        for start, stop in ((0, size // 2), (size // 2, size)):
+            half = _between(parts, start, stop)
+            if all(part.request.settled for part in half):  # nobody waits, or there is no row in it
+                continue
+            z, label = rows
+            error = self._once(half, (z[start:stop], None if label is None else label[start:stop]), "retry")
+            if error is not None:
+                self._fail(half, error)
 
-    def _next(self) -> list[tuple[_Request, int, int]]:
-        """Wait for work, then fix the members of the next batch: (request, first row, end row). [] once closed."""
-        with self._changed:
-            while True:
-                members = self._take()
-                if members or not self._open:
-                    return members
-                self._changed.wait()
-
-    def _take(self) -> list[tuple[_Request, int, int]]:
-        members: list[tuple[_Request, int, int]] = []
-        room, now = self._largest, self._clock()
-        while self._queue and room:
-            request = self._queue[0]
-            left = len(request.z) - request.taken
-            count = min(room, left)
-            if not request.taken:
-                request.queue_seconds = now - request.arrived
-            members.append((request, request.taken, request.taken + count))
-            request.taken += count
-            room -= count
-            self._queued -= count
-            if count == left:
-                self._queue.popleft()
-        return members
-
-    def _run(self, members: list[tuple[_Request, int, int]]) -> None:
-        z = np.concatenate([request.z[start:end] for request, start, end in members])
-        labels = [request.label[start:end] for request, start, end in members if request.label is not None]
-        failed: frozenset[int] = frozenset(range(len(z)))
-        images, error = np.empty(0), None
+    def _once(self, parts: Sequence[Part], rows: Rows, reason: Reason) -> EngineError | None:
+        """Run the engine once and deliver what came; why all of it failed, if it did."""
+        z, label = rows
+        bad: frozenset[int] = frozenset()
+        images, error, whole = np.empty(0), None, None
         began = self._clock()
         try:
-            images = self._engine.run(z, np.concatenate(labels) if labels else None)
+            images = self._engine.run(z, label)
             if len(images) != len(z):
                 raise EngineError(f"the engine gave {len(images)} images for {len(z)} latents")
-            failed = frozenset()
         except NonFinite as caught:
-            images, failed, error = caught.images, frozenset(caught.rows), caught
+            images, bad, error = caught.images, frozenset(caught.rows), caught
         except EngineError as caught:
-            error = caught
+            error = whole = caught
         except Exception as caught:  # no engine should, but any library may
-            error = _wrapped(caught)
+            error = whole = _wrapped(caught)
         seconds = self._clock() - began
-        memory = RATE_MEMORY if self._seconds_per_image else 0.0
-        self._seconds_per_image = memory * self._seconds_per_image + (1 - memory) * seconds / len(z)
-        waits = tuple(request.queue_seconds for request, start, _ in members if start == 0)
+        padded = next((bucket for bucket in self._engine.buckets if bucket >= len(z)), len(z))
+        if whole is None:
+            self._cost.learn(padded, seconds)
+        waits = tuple(part.request.queue_seconds for part in parts if part.start == 0 and reason != "retry")
         with suppress(Exception):  # a log whose pipe is closed is no reason to stop the engine
-            self._observe(Batch(len(z), seconds, waits, error))
+            self._observe(Batch(len(z), padded, len(z) if whole else len(bad), reason, seconds, waits, error))
+        if whole is not None:
+            return whole
+        with self._changed:
+            settled = self._received(parts, images, label, seconds, bad, error)
+        if settled:
+            self._deliver(settled)
+        return None
+
+    def _received(
+        self,
+        parts: Sequence[Part],
+        images: np.ndarray,
+        label: np.ndarray | None,
+        seconds: float,
+        bad: frozenset[int],
+        error: EngineError | None,
+    ) -> Settled:
+        """Give each request its images; what is settled by that."""
+        settled: Settled = []
         row = 0
-        for request, start, end in members:
-            mine = range(row, row + end - start)
+        for request, start, stop in parts:
+            mine = range(row, row + stop - start)
             row = mine.stop
-            if error is not None and not failed.isdisjoint(mine):
-                self._fail(request, error)
+            if request.settled:
+                continue
+            if error is not None and not bad.isdisjoint(mine):
+                settled += self._settle(request, error)
                 continue
             request.parts.append(images[mine.start : mine.stop])
+            if label is not None:
+                request.labels.append(label[mine.start : mine.stop])
             request.compute_seconds += seconds
-            if end == len(request.z):
-                done = request.parts[0] if len(request.parts) == 1 else np.concatenate(request.parts)
-                _settle(request.future, Generated(done, request.queue_seconds, request.compute_seconds))
+            if stop == request.count:
+                settled += self._settle(request, _made(request))
+        return settled
 
-    def _fail(self, request: _Request, error: EngineError) -> None:
-        self._drop(request)
-        _settle(request.future, error)
+    def _fail(self, parts: Sequence[Part], error: EngineError) -> None:
+        with self._changed:
+            settled = [pair for part in parts for pair in self._settle(part.request, error)]
+        self._deliver(settled)
+
+    def _settle(self, request: Request, outcome: Generated | LimnerError) -> Settled:
+        """Once, and nothing of it waits any more."""
+        if request.settled:
+            return []
+        self._end(request)
+        return [(request, outcome)]
+
+    def _end(self, request: Request) -> None:
+        """Nothing of it waits any more, and it keeps nothing."""
+        request.settled = True
+        request.parts.clear()
+        request.labels.clear()
+        self._backlog.drop(request)
+
+
+def _made(request: Request) -> Generated:
+    images, labels = (
+        arrays[0] if len(arrays) == 1 else np.concatenate(arrays) if arrays else None
+        for arrays in (request.parts, request.labels)
+    )
+    assert images is not None
+    return Generated(images, labels, request.queue_seconds, request.compute_seconds)
+
+
+def _between(parts: Sequence[Part], start: int, stop: int) -> list[Part]:
+    """The parts of rows start to stop of a batch."""
+    found, row = [], 0
+    for request, first, last in parts:
+        low, high = max(start, row), min(stop, row + last - first)
+        if low < high:
+            found.append(Part(request, first + low - row, first + high - row))
+        row += last - first
+    return found
+
+
+def _expired(request: Request) -> Expired:
+    return Expired(f"no picture after {request.deadline - request.arrived:g} s", "Ask for fewer images, or later.")
 
 
 def _wrapped(cause: Exception) -> EngineError:
     error = EngineError("the engine failed on a batch", "See the server's log.")
     error.__cause__ = cause
     return error
-
-
-def _settle(future: "Future[Generated]", outcome: Generated | EngineError) -> None:
-    try:
-        if isinstance(outcome, EngineError):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
-    except InvalidStateError:
-        pass  # cancelled between the batch and now: nobody waits for it

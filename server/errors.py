@@ -9,6 +9,7 @@ RequestError
 ├── UnsupportedType 415     the body is of another type
 ├── InvalidParameter 422    a value is out of range, or a name is unknown or given twice
 ├── Overloaded 429          the queue is full; Retry-After says when to come back
+│   └── Hopeless 429        what waits would take longer than the request has
 ├── NotReady 503            draining
 └── Expired 504             accepted, but not done in time
 """
@@ -74,6 +75,10 @@ class InvalidParameter(RequestError):
 
 class Overloaded(RequestError):
     status, code, title = 429, "queue-full", "The queue is full"
+
+
+class Hopeless(Overloaded):
+    code, title = "deadline-unreachable", "It could not be done in time"
 
 
 class NotReady(RequestError):

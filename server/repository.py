@@ -1,8 +1,12 @@
 """A folder of bundles in, live models out: each with an engine that was warmed up and checked on this machine."""
 
 import asyncio
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +15,31 @@ from export.bundle import Artifact, Bundle, BundleError, load_prior, read, versi
 from export.choice import chosen
 from export.engines import Engine, open_engine
 from export.invariance import invariant_buckets, probe
-from server.batcher import Batch, Batcher, Generated
-from server.errors import Expired, InvalidParameter, NotFound, shorten
+from server.backlog import Part, Request
+from server.batcher import Batch, Batcher, Generated, Settled
+from server.cost import Cost, measured
+from server.errors import InvalidParameter, NotFound, shorten
 from server.settings import Settings
-from training.errors import ConfigError
+from training.errors import ConfigError, LimnerError
+from training.latents import Asked, draw_each
 from training.prior import Prior
 
 WARM_UP_SHIFTS = 2  # of the batch-invariance check, which the export ran in full
 
 
+Answer = asyncio.Future[Generated]
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class _Waiting(Request):
+    """`rows` are an Asked; `answer` is of the event loop that waits for it."""
+
+    answer: Answer
+
+
 @dataclass(frozen=True)
 class LiveModel:
-    """One version of one model, ready to generate. `prior` None: its latents are drawn from N(0, I)."""
+    """One version of one model, ready to generate. `thread` runs its engine; no `prior`: latents of N(0, I)."""
 
     bundle: Bundle
     name: str
@@ -30,6 +47,7 @@ class LiveModel:
     artifact: str
     buckets: tuple[int, ...]
     batcher: Batcher
+    thread: threading.Thread
     prior: Prior | None = None
 
     @property
@@ -56,12 +74,57 @@ class LiveModel:
         spelt = indices if list(names) == [str(index) for index in range(len(names))] else _listed(names, indices)
         raise InvalidParameter("label", label, spelt)
 
-    async def generate(self, z: np.ndarray, label: np.ndarray | None, seconds: float) -> Generated:
-        """Queue and wait. Raises Expired after `seconds`, which frees the places in the queue."""
+    async def generate(self, asked: Asked, seconds: float, low: bool = False) -> Generated:
+        """Queue and wait, behind others if `low`; whoever is cancelled leaves the queue.
+
+        Raises Overloaded, and Expired after `seconds`.
+        """
+        loop = asyncio.get_running_loop()
+        request = _Waiting(
+            count=asked.count, rows=asked, low=low, deadline=time.monotonic() + seconds, answer=loop.create_future()
+        )
+        self.batcher.submit(request)
+        timer = loop.call_later(seconds, self.batcher.expire, request)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(self.batcher.submit(z, label)), seconds)
-        except TimeoutError as error:
-            raise Expired(f"no picture after {seconds:g} s", "Ask for fewer images, or later.") from error
+            return await request.answer
+        except asyncio.CancelledError:
+            self.batcher.cancel(request)
+            raise
+        finally:
+            timer.cancel()
+
+    def close(self) -> None:
+        """Refuse new requests, finish those that are queued, then close the engine."""
+        self.batcher.close()
+        self.thread.join()
+
+
+def _deliver(settled: Settled) -> None:
+    """Wake those who wait, all of one loop at once."""
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[Answer, Generated | LimnerError]]] = {}
+    for request, outcome in settled:
+        assert isinstance(request, _Waiting)
+        loops.setdefault(request.answer.get_loop(), []).append((request.answer, outcome))
+    for loop, answers in loops.items():
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(_wake, answers)
+
+
+def _wake(answers: list[tuple[Answer, Generated | LimnerError]]) -> None:
+    for answer, outcome in answers:
+        if answer.done():  # cancelled meanwhile
+            continue
+        if isinstance(outcome, Generated):
+            answer.set_result(outcome)
+        else:
+            answer.set_exception(outcome)
+
+
+def _compose(
+    latent: int, classes: int, prior: Prior | None, parts: Sequence[Part]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The latents and labels of a batch."""
+    return draw_each([request.rows.part(start, stop) for request, start, stop in parts], latent, classes, prior)
 
 
 def _listed(names: tuple[str, ...], indices: str) -> str:
@@ -106,7 +169,7 @@ class Repository:
     def close(self) -> None:
         for models in self._models.values():
             for model in models.values():
-                model.batcher.close()
+                model.close()
 
 
 def open_repository(settings: Settings, observe: Callable[[str, Batch], None]) -> Repository:
@@ -148,25 +211,30 @@ def _open(bundle: Bundle, settings: Settings, observe: Callable[[str, Batch], No
     title = f"{name}@{manifest.version}"
     artifact = chosen(bundle, settings.engine)
     prior = load_prior(bundle)
+    z, label = probe(max(artifact.buckets), manifest.latent, manifest.classes)
+    if prior is not None:
+        z = prior.spread(z, label)
     engine = _opened(bundle, artifact, artifact.buckets, settings)
-    buckets = artifact.buckets if artifact.forced else _checked(engine, bundle, prior)
+    buckets = artifact.buckets
+    if not artifact.forced:  # which of them leave each row alone on this machine too
+        buckets = invariant_buckets(engine, z, label, buckets, WARM_UP_SHIFTS)
     if buckets != artifact.buckets:
         engine.close()
         engine = _opened(bundle, artifact, buckets, settings)
-    batcher = Batcher(engine, settings.queue_images, lambda batch: observe(title, batch))
-    return LiveModel(bundle, name, engine.describe(), engine.artifact, buckets, batcher, prior)
+    batcher = Batcher(
+        engine,
+        Cost(measured(engine, z, label)),
+        settings.queue_images,
+        partial(_compose, manifest.latent, manifest.classes, prior),
+        _deliver,
+        lambda batch: observe(title, batch),
+    )
+    thread = threading.Thread(target=batcher.work, name=f"engine {title}", daemon=True)
+    thread.start()
+    return LiveModel(bundle, name, engine.describe(), engine.artifact, buckets, batcher, thread, prior)
 
 
 def _opened(bundle: Bundle, artifact: Artifact, buckets: tuple[int, ...], settings: Settings) -> Engine:
     path = bundle.folder / artifact.file
     threads, requirements = settings.engine_threads, artifact.requirements
     return open_engine(artifact.engine, artifact.precision, path, buckets, threads, requirements)
-
-
-def _checked(engine: Engine, bundle: Bundle, prior: Prior | None) -> tuple[int, ...]:
-    """The warm-up: which of the listed buckets leave each row alone on this machine too. Raises GateError if none."""
-    manifest = bundle.manifest
-    z, label = probe(max(engine.buckets), manifest.latent, manifest.classes)
-    if prior is not None:
-        z = prior.spread(z, label)
-    return invariant_buckets(engine, z, label, engine.buckets, WARM_UP_SHIFTS)

@@ -11,10 +11,17 @@ from starlette.requests import Request
 
 from server.errors import InvalidParameter, NotAcceptable, TooLarge, Unparsable, UnsupportedType, shorten
 from server.images import MEDIA_TYPES
+from server.pictures import PICTURE_FORMATS
 from training.latents import SEEDS
 
+PRIORITIES = ("normal", "low")
 LARGEST_TRUNCATION = 8.0  # σ: beyond, a float32 normal is not truncated at all
-WILDCARDS = {"*/*": ("png", "json", "npy"), "image/*": ("png",), "application/*": ("json", "npy")}
+LARGEST_SCALE = 16
+WILDCARDS = {
+    "*/*": tuple(MEDIA_TYPES),
+    "image/*": PICTURE_FORMATS,
+    "application/*": tuple(name for name in MEDIA_TYPES if name not in PICTURE_FORMATS),
+}
 _DECIMAL = re.compile(r"[0-9]{1,40}")
 _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 
@@ -58,7 +65,7 @@ class GenerateRequest(BaseModel):
         Field(
             default=1,
             ge=1,
-            description="How many: image i is that of seed + i. At most 1,024, as png 256, if not set otherwise.",
+            description="How many: image i is that of seed + i. At most 1,024, in a picture 256, if not set otherwise.",
         )
     )
     seed: Annotated[
@@ -90,13 +97,41 @@ class GenerateRequest(BaseModel):
         description="Latents within ±ψ σ: less variety, more typical pictures.",
     )
     format: Annotated[str | None, WithJsonSchema({"type": "string", "enum": list(MEDIA_TYPES)})] = Field(
-        default=None, description="Absent: the best supported type in Accept, else png. A png with n > 1 is a sheet."
+        default=None, description="Absent: the best supported type in Accept, else png. A picture of n > 1 is a sheet."
     )
+    scale: Annotated[
+        int,
+        BeforeValidator(_integer),
+        WithJsonSchema({"type": "integer", "minimum": 1, "maximum": LARGEST_SCALE, "default": 1}),
+    ] = Field(
+        default=1,
+        ge=1,
+        le=LARGEST_SCALE,
+        description="Each pixel is drawn scale x scale. Not for npy; an answer has at most 16,777,216 pixels, if not "
+        "set otherwise.",
+    )
+    quality: Annotated[
+        int | None, BeforeValidator(_integer), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 100})
+    ] = Field(default=None, ge=1, le=100, description="Of jpeg (absent: 90) and of webp (absent: lossless).")
     model: Annotated[str | None, WithJsonSchema({"type": "string"})] = Field(
         default=None, description="Absent: the only model, or the server's default."
     )
     version: Annotated[int | None, BeforeValidator(_integer), WithJsonSchema({"type": "integer", "minimum": 1})] = (
         Field(default=None, ge=1, description="Absent: the highest.")
+    )
+    timeout_ms: Annotated[
+        int | None, BeforeValidator(_integer), WithJsonSchema({"type": "integer", "minimum": 1, "examples": [1000]})
+    ] = Field(
+        default=None,
+        ge=1,
+        description="Milliseconds from arrival to pixels. Refused at once where the queue would take longer; "
+        "absent: 30,000, which is the most, if not set otherwise.",
+    )
+    priority: Annotated[str, WithJsonSchema({"type": "string", "enum": list(PRIORITIES), "default": PRIORITIES[0]})] = (
+        Field(
+            default=PRIORITIES[0],
+            description="low: waits behind the others, which leave it an eighth of each batch.",
+        )
     )
 
 
@@ -108,6 +143,10 @@ ALLOWED = {
     "format": " or ".join([", ".join([*MEDIA_TYPES][:-1]), [*MEDIA_TYPES][-1]]),
     "model": "the name of a model",
     "version": "an integer from 1",
+    "scale": f"an integer from 1 to {LARGEST_SCALE}",
+    "quality": "an integer from 1 to 100",
+    "timeout_ms": "an integer from 1",
+    "priority": " or ".join(PRIORITIES),
 }
 
 
@@ -136,6 +175,8 @@ def validate(pairs: Iterable[tuple[str, Any]]) -> GenerateRequest:
         raise InvalidParameter(field, values[field], ALLOWED[field]) from error
     if asked.format is not None and asked.format not in MEDIA_TYPES:
         raise InvalidParameter("format", asked.format, ALLOWED["format"])
+    if asked.priority not in PRIORITIES:
+        raise InvalidParameter("priority", asked.priority, ALLOWED["priority"])
     return asked
 
 
@@ -189,9 +230,15 @@ def choose_format(asked: str | None, accept: str | None) -> str:
         for media_type, q in ranges:
             left = [name for name in choices.get(media_type, ()) if name not in refused]
             if left and q > 0:
-                return left[0]
+                return _of_pictures(left[0], q, ranges, refused)
     supported = ", ".join(named)
     raise NotAcceptable(f"Accept names none of {supported}", "Name one of them, or */*.", allowed=supported)
+
+
+def _of_pictures(found: str, q: float, ranges: list[tuple[str, float]], refused: set[str]) -> str:
+    """png, where another picture format was found and png is as welcome: browsers name all that they know."""
+    as_welcome = any(name in ("image/png", "image/*") and other >= q for name, other in ranges)
+    return "png" if found in PICTURE_FORMATS and as_welcome and "png" not in refused else found
 
 
 def _ranges(accept: str) -> list[tuple[str, float]]:

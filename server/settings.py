@@ -31,6 +31,7 @@ class Settings(BaseModel):
     )
     max_images: int = Field(default=1024, ge=1, description="largest n of one answer")
     max_sheet: int = Field(default=256, ge=1, description="largest n of a picture format")
+    max_pixels: int = Field(default=1 << 24, ge=1, description="of one answer whose pixels are scaled up")
     queue_images: int = Field(default=4096, ge=1, description="images waiting for one model; more are refused with 429")
     timeout_seconds: float = Field(default=30.0, gt=0, description="from arrival to pixels")
     max_body_bytes: int = Field(default=1 << 20, ge=1)

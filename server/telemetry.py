@@ -54,11 +54,17 @@ class Metrics:
         self.compute.labels(title).observe(batch.compute_seconds)
         for seconds in batch.queue_seconds:
             self.queue.labels(title).observe(seconds)
-        if batch.error is None:
-            self.images.labels(title).inc(batch.images)
-        else:
+        self.images.labels(title).inc(batch.images - batch.failed)
+        if batch.error is not None:
             cause = batch.error.__cause__ or batch.error
-            log.error("batch failed", model=title, images=batch.images, error=str(batch.error), cause=repr(cause))
+            log.error(
+                "batch failed",
+                model=title,
+                images=batch.images,
+                reason=batch.reason,
+                error=str(batch.error),
+                cause=repr(cause),
+            )
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

@@ -1,7 +1,9 @@
 """POST, GET and HEAD /generate: parameters in, pictures out."""
 
+import math
 import secrets
 import time
+from functools import partial
 from typing import Any
 
 import anyio.to_thread
@@ -9,16 +11,21 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from export.bundle import Manifest
 from server import images, schemas
 from server.errors import PROBLEM, InvalidParameter, NotReady
-from server.images import MEDIA_TYPES, PICTURE_FORMATS, Identity
+from server.identity import Identity
+from server.images import MEDIA_TYPES
+from server.pictures import LARGEST_SIDE, PICTURE_FORMATS, QUALITY_FORMATS
+from server.schemas import GenerateRequest
 from server.state import State
-from training import latents
+from training.latents import DRAWN_SEEDS, Asked
 
 router = APIRouter()
 
 HEADERS = ("X-Limner-Seed", "X-Limner-Label", "X-Limner-Model", "X-Request-Id", "Server-Timing")
-INLINE_IMAGES = 16  # encoded in the event loop; more go to a thread, whose hop costs as much as six 28x28 PNGs
+INLINE_PIXELS = 1 << 14  # encoded in the event loop; more go to a thread, whose hop takes longer than so many as PNG
+SLOW = 16  # times as long takes a pixel of jpeg and webp, at least
 
 
 async def generate(request: Request) -> Response:
@@ -36,20 +43,27 @@ async def generate(request: Request) -> Response:
     if asked.n > most:
         raise InvalidParameter("n", asked.n, f"an integer from 1 to {most} as {format}")
     given = model.label_index(asked.label)
-    seed = secrets.randbelow(latents.DRAWN_SEEDS) if asked.seed is None else asked.seed
+    pixels = _pixels(asked, format, model.bundle.manifest, state.settings.max_pixels)
+    seed = secrets.randbelow(DRAWN_SEEDS) if asked.seed is None else asked.seed
     manifest = model.bundle.manifest
-    z, labels = latents.draw(seed, asked.n, manifest.latent, manifest.classes, given, asked.truncation, model.prior)
-    made = await model.generate(z, labels, state.settings.timeout_seconds)
-
+    seconds = _seconds(asked.timeout_ms, state.settings.timeout_seconds)
+    made = await model.generate(Asked(seed, asked.n, given, asked.truncation), seconds, asked.priority == "low")
+    labels = made.labels
     label = int(labels[0]) if labels is not None and asked.n == 1 else given
     identity = Identity(model.name, model.version, model.bundle.digest, model.artifact, seed, label, asked.truncation)
     began = time.perf_counter()
-    arguments = (format, made.images, identity, labels, manifest.class_names)
-    body = (
-        images.encode(*arguments)
-        if asked.n <= INLINE_IMAGES
-        else await anyio.to_thread.run_sync(images.encode, *arguments)
+    work = partial(
+        images.encode,
+        format,
+        made.images,
+        identity,
+        labels,
+        manifest.class_names,
+        scale=asked.scale,
+        quality=asked.quality,
     )
+    inline = pixels * (SLOW if format in QUALITY_FORMATS else 1) <= INLINE_PIXELS
+    body = work() if inline else await anyio.to_thread.run_sync(work)
     encode_seconds = time.perf_counter() - began
     state.metrics.encode.labels(model.title).observe(encode_seconds)
     headers = {
@@ -66,6 +80,33 @@ async def generate(request: Request) -> Response:
     return Response(body, headers=headers, media_type=MEDIA_TYPES[format])
 
 
+def _pixels(asked: GenerateRequest, format: str, manifest: Manifest, most: int) -> int:
+    """Pixels of the answer. Raises InvalidParameter where `scale` or `quality` does not go with the rest."""
+    if asked.quality is not None and format not in QUALITY_FORMATS:
+        raise InvalidParameter("quality", asked.quality, "none", f"{format} has no quality")
+    if asked.scale > 1 and format == "npy":
+        raise InvalidParameter("scale", asked.scale, "1", "npy holds the pixels as they are")
+    unscaled = asked.n * manifest.height * manifest.width
+    largest = math.isqrt(max(most, unscaled) // unscaled)
+    if format in PICTURE_FORMATS:
+        columns = math.isqrt(asked.n - 1) + 1
+        largest = min(largest, LARGEST_SIDE[format] // (columns * max(manifest.height, manifest.width)))
+    if largest < 1:
+        raise InvalidParameter("n", asked.n, "fewer", f"a {format} of {asked.n} pictures would be too large")
+    if asked.scale > largest:
+        raise InvalidParameter("scale", asked.scale, f"an integer from 1 to {largest} for n={asked.n} as {format}")
+    return unscaled * asked.scale**2
+
+
+def _seconds(timeout_ms: int | None, most: float) -> float:
+    """How long a request may take. Raises InvalidParameter where it asks for longer than anybody may."""
+    if timeout_ms is None:
+        return most
+    if timeout_ms > most * 1e3:
+        raise InvalidParameter("timeout_ms", timeout_ms, f"an integer from 1 to {most * 1e3:g}")
+    return timeout_ms / 1e3
+
+
 def _responses() -> dict[int | str, dict[str, Any]]:
     problem = {"content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
     refused = {
@@ -75,7 +116,7 @@ def _responses() -> dict[int | str, dict[str, Any]]:
         413: "The body is too large.",
         415: "The body is not JSON.",
         422: "A parameter is unknown, repeated or out of range.",
-        429: "The queue is full.",
+        429: "The queue is full, or would take longer than the request may.",
         503: "Draining.",
         504: "No picture in time.",
         500: "The engine failed.",
@@ -84,8 +125,11 @@ def _responses() -> dict[int | str, dict[str, Any]]:
         "description": "The pictures.",
         "headers": {name: {"schema": {"type": "string"}} for name in HEADERS},
         "content": {
-            "image/png": {"schema": {"type": "string", "format": "binary"}},
-            "application/x-npy": {"schema": {"type": "string", "format": "binary"}},
+            media_type: {"schema": {"type": "string", "format": "binary"}}
+            for media_type in MEDIA_TYPES.values()
+            if media_type != "application/json"
+        }
+        | {
             "application/json": {"schema": {"$ref": "#/components/schemas/Images"}},
         },
     }

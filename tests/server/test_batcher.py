@@ -1,65 +1,65 @@
-"""The batcher against engines that a test holds and lets go: no sleeping, no clock but the test's own."""
+"""The batcher step by step: no sleeping, no thread, no clock but the test's own. And then, shortly, in a thread."""
 
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from export.engines import EngineError, NonFinite
-from server.batcher import Batch, Batcher, Generated
-from server.errors import NotReady, Overloaded
+from server.backlog import Part, Request
+from server.batcher import Batch, Batcher, Generated, Settled
+from server.cost import Cost
+from server.errors import Expired, Hopeless, NotReady, Overloaded
+from training.errors import LimnerError
 
 PATIENCE = 20.0  # seconds until a test that would hang fails
 
 
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class FakeEngine:
-    """Draws the number in z into the pixels. Held: a batch starts, says so, and ends when `let_go` is called."""
+    """Draws the number in z into the pixels. A batch takes `seconds` of the clock."""
 
     artifact = "fake"
 
-    def __init__(self, largest: int = 4, held: bool = True) -> None:
-        self.buckets = (1, largest)
-        self.batches: list[list[int]] = []
-        self.failing: set[int] = set()  # batches with one of these fail altogether
-        self.bad: set[int] = set()  # these rows are not finite
+    def __init__(self, largest: int = 4) -> None:
+        self.buckets: tuple[int, ...] = (1, largest) if largest > 1 else (1,)
         self.closed = False
-        self.spent: Callable[[int], None] = lambda images: None
-        self._held = held
-        self._begun, self._go = threading.Semaphore(0), threading.Semaphore(0)
+        self.batches: list[list[int]] = []
+        self.broken: set[int] = set()  # batches with one of these fail altogether
+        self.broken_once: set[int] = set()  # and with one of these the first time
+        self.bad: set[int] = set()  # these rows are not finite
+        self.seconds = 0.0
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.clock = Clock()
 
     def run(self, z: np.ndarray, label: np.ndarray | None) -> np.ndarray:
         numbers = z[:, 0].astype(np.int64)
         assert label is None or np.array_equal(label, numbers % 10)  # each row came with its own label
         self.batches.append(numbers.tolist())
-        self._begun.release()
-        if self._held:
-            assert self._go.acquire(timeout=PATIENCE)
-        self.spent(len(z))
-        if self.failing.intersection(numbers):
+        self.clock.now += self.seconds
+        self.meanwhile()
+        if self.broken.intersection(numbers):
             raise ValueError("the engine broke")
+        if hit := self.broken_once.intersection(numbers):
+            self.broken_once -= hit
+            raise EngineError("the engine slipped")
         images = np.stack([numbers >> 8, numbers & 255], axis=1).astype(np.uint8).reshape(-1, 1, 2, 1)
         rows = [row for row, number in enumerate(numbers) if number in self.bad]
         if rows:
             images[rows] = 99
             raise NonFinite(rows, images)
         return images
-
-    def begun(self) -> list[int]:
-        """Wait for the next batch to begin; its numbers."""
-        assert self._begun.acquire(timeout=PATIENCE)
-        return self.batches[-1]
-
-    def let_go(self, batches: int = 1) -> None:
-        self._go.release(batches)
-
-    def let_all_go(self) -> None:
-        self._held = False
-        self._go.release(10_000)
 
     def describe(self) -> dict[str, str]:
         return {}
@@ -68,338 +68,430 @@ class FakeEngine:
         self.closed = True
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+def compose(parts: Sequence[Part]) -> tuple[np.ndarray, np.ndarray | None]:
+    numbers = np.concatenate([request.rows[start:stop] for request, start, stop in parts])
+    return numbers.astype(np.float32)[:, None], numbers % 10
 
 
-def ask(batcher: Batcher, *numbers: int) -> "Future[Generated]":
-    z = np.array(numbers, np.float32)[:, None]
-    return batcher.submit(z, np.array(numbers, np.int64) % 10)
+class Bench:
+    """A batcher, its engine and clock, and what was delivered."""
+
+    def __init__(self, largest: int = 4, capacity: int = 100, **more: Any) -> None:
+        self.engine, self.outcomes = FakeEngine(largest), dict[Request, Any]()
+        self.clock = self.engine.clock
+        self.batches: list[Batch] = []
+        cost = Cost({1: 0.0, largest: 0.0})
+        given = {"cost": cost, "compose": compose, "observe": self.batches.append} | more
+        self.batcher = Batcher(self.engine, capacity=capacity, deliver=self.deliver, clock=self.clock, **given)
+
+    def deliver(self, settled: Settled) -> None:
+        for request, outcome in settled:
+            assert request not in self.outcomes
+            self.outcomes[request] = outcome
+
+    def ask(self, *numbers: int, **more: Any) -> Request:
+        request = Request(len(numbers), np.array(numbers), **more)
+        self.batcher.submit(request)
+        return request
+
+    def run(self) -> None:
+        while self.batcher.step():
+            pass
+
+    def answer(self, request: Request) -> Any:
+        """The numbers in its pictures, or the error."""
+        outcome = self.outcomes[request]
+        return drawn(outcome) if isinstance(outcome, Generated) else outcome
 
 
-def answer(future: "Future[Generated]") -> list[int]:
-    """The numbers that were drawn into an answer's pictures."""
-    images = future.result(PATIENCE).images
-    assert images.dtype == np.uint8
-    assert images.shape[1:] == (1, 2, 1)
-    return [int(high) << 8 | int(low) for high, low in images.reshape(-1, 2)]
+def drawn(made: Generated) -> list[int]:
+    assert made.images.dtype == np.uint8
+    assert made.images.shape[1:] == (1, 2, 1)
+    assert made.labels is not None
+    assert np.array_equal(made.labels, made.images.reshape(-1, 2) @ np.array([256, 1]) % 10)
+    return [int(high) << 8 | int(low) for high, low in made.images.reshape(-1, 2)]
 
 
-@contextmanager
-def batching(engine: FakeEngine, capacity: int = 100, **arguments: Callable) -> Iterator[Batcher]:
-    batcher = Batcher(engine, capacity, **arguments)
-    try:
-        yield batcher
-    finally:
-        engine.let_all_go()
-        batcher.close()
-
-
-def test_an_idle_engine_runs_a_single_image_at_once() -> None:
-    engine = FakeEngine(largest=64)
-    with batching(engine) as batcher:
-        future = ask(batcher, 7)
-        assert engine.begun() == [7]
-        engine.let_go()
-        assert answer(future) == [7]
-
-
-def test_what_arrives_while_the_engine_runs_forms_one_batch() -> None:
-    engine = FakeEngine()
-    with batching(engine) as batcher:
-        futures = [ask(batcher, 0)]
-        engine.begun()
-        futures += [ask(batcher, 1), ask(batcher, 2), ask(batcher, 3)]
-        engine.let_go()
-        assert engine.begun() == [1, 2, 3]
-        engine.let_go()
-        assert [answer(future) for future in futures] == [[0], [1], [2], [3]]
+# batches
 
 
 def test_small_requests_are_packed_and_large_ones_split_in_order() -> None:
-    engine = FakeEngine(largest=4)
-    with batching(engine) as batcher:
-        first = ask(batcher, 0)
-        engine.begun()
-        futures = [ask(batcher, 1, 2), ask(batcher, *range(3, 13)), ask(batcher, 13), ask(batcher, 14, 15)]
-        engine.let_all_go()
-        assert [answer(future) for future in [first, *futures]] == [
-            [0],
-            [1, 2],
-            [*range(3, 13)],
-            [13],
-            [14, 15],
-        ]
-    assert engine.batches == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15]]
+    bench = Bench()
+    asked = [bench.ask(1, 2), bench.ask(*range(3, 13)), bench.ask(13), bench.ask(14, 15)]
+    bench.run()
+    assert bench.engine.batches == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15]]
+    assert [bench.answer(request) for request in asked] == [[1, 2], [*range(3, 13)], [13], [14, 15]]
+    assert [batch.reason for batch in bench.batches] == ["full", "full", "full", "drained"]
 
 
-def test_a_request_without_labels_runs_without_labels() -> None:
-    engine = FakeEngine(held=False)
-    with batching(engine) as batcher:
-        assert answer(batcher.submit(np.array([[3.0], [4.0]], np.float32), None)) == [3, 4]
+def test_what_arrives_while_the_engine_runs_forms_the_next_batch() -> None:
+    bench = Bench()
+    late: list[Request] = []
+    bench.engine.meanwhile = lambda: late.append(bench.ask(8)) if len(late) < 3 else None
+    bench.ask(7)
+    bench.run()
+    assert bench.engine.batches == [[7], [8], [8], [8]]
 
 
-def test_a_full_queue_refuses_until_there_is_room() -> None:
-    engine = FakeEngine(largest=1)
-    with batching(engine, capacity=3) as batcher:
-        futures = [ask(batcher, 0)]
-        engine.begun()  # what runs does not queue
-        futures += [ask(batcher, 1, 2), ask(batcher, 3)]
-        with pytest.raises(Overloaded) as refused:
-            ask(batcher, 4)
-        assert refused.value.status == 429
-        assert refused.value.headers["Retry-After"] == "1"  # nothing is measured yet
-        engine.let_go()
-        engine.begun()
-        futures.append(ask(batcher, 5))
-        engine.let_all_go()
-        assert [answer(future) for future in futures] == [[0], [1, 2], [3], [5]]
-
-
-def test_retry_after_is_the_queue_at_the_measured_pace() -> None:
-    engine, clock = FakeEngine(largest=1), Clock()
-
-    def spend(images: int) -> None:
-        clock.now += 2.5 * images
-
-    engine.spent = spend
-    with batching(engine, capacity=3, clock=clock) as batcher:
-        ask(batcher, 0)
-        engine.begun()
-        engine.let_go()
-        ask(batcher, 1)
-        engine.begun()
-        ask(batcher, 2, 3, 4)
-        with pytest.raises(Overloaded) as refused:
-            ask(batcher, 5)
-        assert refused.value.headers["Retry-After"] == "8"  # 3 images of 2.5 s
+def test_an_answer_is_delivered_when_its_last_image_is_made() -> None:
+    bench = Bench(largest=2)
+    five, one = bench.ask(1, 2, 3, 4, 5), bench.ask(6)
+    for left in (2, 1):
+        assert bench.batcher.step()
+        assert not bench.outcomes
+        assert bench.batcher.queued == 2 * left
+    assert bench.batcher.step()
+    assert (bench.answer(five), bench.answer(one)) == ([1, 2, 3, 4, 5], [6])
+    assert not bench.batcher.step()
 
 
 def test_an_answer_says_how_long_it_waited_and_was_computed() -> None:
-    engine, clock, seen = FakeEngine(largest=2), Clock(), []
-
-    def spend(images: int) -> None:
-        clock.now += 1.5
-
-    def observe(batch: Batch) -> None:
-        seen.append((batch.images, batch.compute_seconds, batch.queue_seconds, batch.error))
-
-    engine.spent = spend
-    with batching(engine, clock=clock, observe=observe) as batcher:
-        first = ask(batcher, 0)
-        engine.begun()
-        clock.now += 0.25
-        second = ask(batcher, 1, 2, 3)
-        engine.let_all_go()
-        assert (first.result(PATIENCE).queue_seconds, first.result().compute_seconds) == (0.0, 1.75)
-        assert (second.result(PATIENCE).queue_seconds, second.result().compute_seconds) == (1.5, 3.0)
-    assert seen == [(1, 1.75, (0.0,), None), (2, 1.5, (1.5,), None), (1, 1.5, (), None)]
+    bench = Bench(largest=2)
+    bench.engine.seconds = 1.5
+    first, second = bench.ask(0), bench.ask(1, 2, 3)
+    bench.clock.now += 0.25
+    bench.run()
+    told = [(made.queue_seconds, made.compute_seconds) for made in bench.outcomes.values()]
+    assert told == [(0.25, 1.5), (0.25, 3.0)]
+    assert list(bench.outcomes) == [first, second]
+    assert [(batch.images, batch.rows, batch.compute_seconds, batch.queue_seconds) for batch in bench.batches] == [
+        (2, 2, 1.5, (0.25, 0.25)),
+        (2, 2, 1.5, ()),
+    ]
 
 
-def test_a_cancelled_request_frees_its_place_at_once_and_is_never_run() -> None:
-    engine = FakeEngine(largest=2)
-    with batching(engine, capacity=4) as batcher:
-        first = ask(batcher, 0)
-        engine.begun()
-        kept, left, last = ask(batcher, 1), ask(batcher, 2, 3), ask(batcher, 4)
-        with pytest.raises(Overloaded):
-            ask(batcher, 5, 6)
-        assert left.cancel()
-        late = ask(batcher, 5, 6)
-        engine.let_all_go()
-        assert [answer(future) for future in (first, kept, last, late)] == [[0], [1], [4], [5, 6]]
-    assert engine.batches == [[0], [1, 4], [5, 6]]
+def test_padding_is_told() -> None:
+    bench = Bench(largest=4)
+    bench.ask(1, 2)
+    bench.run()
+    assert [(batch.images, batch.rows) for batch in bench.batches] == [(2, 4)]
+
+
+# admission
+
+
+def test_a_full_queue_refuses_until_there_is_room_and_says_when() -> None:
+    bench = Bench(largest=1, capacity=3, cost=Cost({1: 2.5}))
+    bench.ask(1)
+    bench.ask(2, 3)
+    with pytest.raises(Overloaded, match=r"3 of 3 places.*2 more do not fit") as refused:
+        bench.ask(4, 5)
+    assert (refused.value.status, refused.value.code) == (429, "queue-full")
+    assert refused.value.headers["Retry-After"] == "5"  # two images have to go
+    bench.batcher.step()
+    bench.ask(4)
+
+
+def test_what_cannot_be_done_in_time_is_refused_at_once() -> None:
+    """Seconds of a batch are its images + 1: 4 + 1 for the four that wait, and so much for the next four."""
+    bench = Bench(largest=4, cost=Cost({size: size + 1.0 for size in (1, 2, 4)}))
+    bench.ask(1, 2, 3, 4)
+    with pytest.raises(Hopeless) as refused:
+        bench.ask(5, 6, 7, 8, deadline=bench.clock.now + 9.5)
+    assert (refused.value.status, refused.value.code) == (429, "deadline-unreachable")
+    assert refused.value.headers["Retry-After"] == "1"
+    bench.ask(5, 6, 7, 8, deadline=bench.clock.now + 10.5)
+
+
+def test_the_batch_under_way_counts_too() -> None:
+    bench = Bench(largest=4, cost=Cost({4: 8.0, 1: 2.0}))
+    refused: list[str] = []
+
+    def ask() -> None:
+        for deadline in (2.9, 3.1):
+            try:
+                bench.ask(9, deadline=bench.clock.now + deadline)
+            except Hopeless:
+                refused.append(str(deadline))
+
+    bench.engine.meanwhile, bench.engine.seconds = ask, 7.0  # one second of eight is left
+    bench.ask(1, 2, 3, 4)
+    bench.batcher.step()
+    assert refused == ["2.9"]
+
+
+def test_an_idle_engine_refuses_nobody_so_that_a_wrong_estimate_mends_itself() -> None:
+    bench = Bench(largest=1, cost=Cost({1: 1000.0}))
+    bench.engine.seconds = 0.1
+    for _ in range(200):
+        bench.ask(1, deadline=bench.clock.now + 5)
+        bench.run()
+    bench.ask(1)
+    bench.ask(2, deadline=bench.clock.now + 5)
+
+
+def test_low_requests_wait_behind_others_but_not_for_ever() -> None:
+    bench = Bench(largest=8)
+    low, normal = bench.ask(*range(8), low=True), bench.ask(*range(100, 120))
+    bench.batcher.step()
+    assert bench.engine.batches == [[*range(100, 107), 0]]
+    bench.run()
+    assert bench.answer(low) == [*range(8)]
+    assert bench.answer(normal) == [*range(100, 120)]
+
+
+def test_after_close_new_requests_are_refused_and_those_that_wait_are_done() -> None:
+    bench = Bench()
+    waiting = bench.ask(1)
+    bench.batcher.close()
+    with pytest.raises(NotReady) as refused:
+        bench.ask(2)
+    assert (refused.value.status, refused.value.headers["Retry-After"]) == (503, "1")
+    bench.batcher.work()  # which ends by itself
+    assert bench.answer(waiting) == [1]
+    assert bench.engine.closed
+
+
+# leaving
+
+
+def test_a_cancelled_request_frees_its_places_at_once_and_hears_nothing() -> None:
+    bench = Bench(largest=2, capacity=4)
+    kept, left, last = bench.ask(1), bench.ask(2, 3), bench.ask(4)
+    with pytest.raises(Overloaded):
+        bench.ask(5, 6)
+    bench.batcher.cancel(left)
+    bench.batcher.cancel(left)
+    late = bench.ask(5, 6)
+    bench.run()
+    assert [bench.answer(request) for request in (kept, last, late)] == [[1], [4], [5, 6]]
+    assert left not in bench.outcomes
+    assert bench.engine.batches == [[1, 4], [5, 6]]
 
 
 def test_the_rest_of_a_request_cancelled_halfway_is_never_run() -> None:
-    engine = FakeEngine(largest=2)
-    with batching(engine, capacity=6) as batcher:
-        half = ask(batcher, *range(6))
-        assert engine.begun() == [0, 1]
-        other = ask(batcher, 6)
-        assert half.cancel()
-        room = ask(batcher, *range(7, 12))
-        with pytest.raises(Overloaded):  # the places of 2 ... 5 came back, and no more
-            ask(batcher, 12)
-        engine.let_all_go()
-        assert answer(other) == [6]
-        assert answer(room) == [*range(7, 12)]
-    assert engine.batches == [[0, 1], [6, 7], [8, 9], [10, 11]]
-
-
-def test_a_failing_batch_fails_its_requests_alone_and_the_next_batch_runs() -> None:
-    engine, seen = FakeEngine(largest=3), []
-    engine.failing = {2}
-    with batching(engine, observe=seen.append) as batcher:
-        before = ask(batcher, 0)
-        engine.begun()
-        with_it = [ask(batcher, 1), ask(batcher, 2, 3, 4)]  # the second goes on in the batch after
-        after = ask(batcher, 5)
-        engine.let_all_go()
-        assert answer(before) == [0]
-        for future in with_it:
-            with pytest.raises(EngineError, match="engine failed on a batch") as failed:
-                future.result(PATIENCE)
-            assert isinstance(failed.value.__cause__, ValueError)
-        assert answer(after) == [5]
-    assert engine.batches == [[0], [1, 2, 3], [5]]  # 4, the rest of a failed request, was not run
-    assert [batch.error is None for batch in seen] == [True, False, True]
-
-
-@pytest.mark.parametrize("made", [None, np.zeros((0, 1, 2, 1), np.uint8)])
-def test_an_engine_that_gives_no_pictures_fails_its_batch_and_the_next_one_runs(made: np.ndarray | None) -> None:
-    engine = FakeEngine(held=False)
-    real = engine.run
-    with batching(engine) as batcher:
-        engine.run = lambda z, label: made  # type: ignore[method-assign, return-value]
-        with pytest.raises(EngineError):
-            ask(batcher, 1).result(PATIENCE)
-        engine.run = real  # type: ignore[method-assign]
-        assert answer(ask(batcher, 2)) == [2]
-
-
-def test_an_observer_that_raises_does_not_stop_the_engine() -> None:
-    def observe(batch: Batch) -> None:
-        raise OSError("the log's pipe is closed")
-
-    with batching(FakeEngine(held=False), observe=observe) as batcher:
-        assert answer(ask(batcher, 1)) == [1]
-        assert answer(ask(batcher, 2)) == [2]
-
-
-def test_rows_that_are_not_finite_fail_only_the_requests_that_own_them() -> None:
-    engine = FakeEngine(largest=6)
-    engine.bad = {3}
-    with batching(engine) as batcher:
-        first = ask(batcher, 0)
-        engine.begun()
-        one, owner, other = ask(batcher, 1), ask(batcher, 2, 3), ask(batcher, 4, 5)
-        engine.let_all_go()
-        assert [answer(future) for future in (first, one, other)] == [[0], [1], [4, 5]]
-        with pytest.raises(NonFinite):
-            owner.result(PATIENCE)
+    bench = Bench(largest=2)
+    half, other = bench.ask(*range(6)), bench.ask(6)
+    bench.batcher.step()
+    bench.batcher.cancel(half)
+    bench.run()
+    assert bench.engine.batches == [[0, 1], [6]]
+    assert bench.outcomes.keys() == {other}
 
 
 def test_a_request_cancelled_while_it_runs_disturbs_nobody() -> None:
-    engine = FakeEngine()
-    with batching(engine) as batcher:
-        gone = ask(batcher, 0)
-        engine.begun()
-        assert gone.cancel()
-        other = ask(batcher, 1)
-        engine.let_all_go()
-        assert answer(other) == [1]
+    bench = Bench()
+    gone, other = bench.ask(0), bench.ask(1)
+    bench.engine.meanwhile = lambda: bench.batcher.cancel(gone)
+    bench.run()
+    assert bench.outcomes.keys() == {other}
+    assert bench.answer(other) == [1]
 
 
-def test_close_finishes_what_is_queued_and_then_refuses() -> None:
-    engine = FakeEngine(largest=1)
-    batcher = Batcher(engine, 100)
-    futures = [ask(batcher, 0), ask(batcher, 1), ask(batcher, 2, 3)]
-    engine.begun()
-    closing = threading.Thread(target=batcher.close)
-    closing.start()
-    assert not engine.closed
-    engine.let_all_go()
-    closing.join(PATIENCE)
-    assert [answer(future) for future in futures] == [[0], [1], [2, 3]]
-    assert engine.closed
-    with pytest.raises(NotReady) as refused:
-        ask(batcher, 4)
-    assert refused.value.status == 503
-    assert refused.value.headers["Retry-After"] == "1"
+def test_a_deadline_that_has_come_is_told_before_the_next_batch_and_nothing_is_run_for_it() -> None:
+    bench = Bench(largest=2)
+    late, half = bench.ask(1, deadline=bench.clock.now + 1), bench.ask(2, 3, 4, deadline=bench.clock.now + 1.5)
+    other = bench.ask(5)
+    bench.clock.now += 1
+    bench.batcher.step()
+    assert isinstance(bench.answer(late), Expired)
+    bench.clock.now += 1
+    bench.run()
+    assert bench.engine.batches == [[2, 3], [5]]
+    assert "no picture after 1.5 s" in str(bench.answer(half))
+    assert bench.answer(other) == [5]
+
+
+def test_a_deadline_may_be_told_by_whoever_watches_the_clock() -> None:
+    bench = Bench()
+    request = bench.ask(1)
+    bench.batcher.expire(request)
+    bench.batcher.expire(request)
+    assert isinstance(bench.answer(request), Expired)
+    assert bench.batcher.queued == 0
+    assert not bench.batcher.step()
+
+
+# failures
+
+
+def test_rows_that_are_not_finite_fail_only_the_requests_that_own_them() -> None:
+    bench = Bench(largest=5)
+    bench.engine.bad = {3}
+    one, owner, other = bench.ask(1), bench.ask(2, 3), bench.ask(4, 5)
+    bench.run()
+    assert (bench.answer(one), bench.answer(other)) == ([1], [4, 5])
+    assert isinstance(bench.answer(owner), NonFinite)
+    assert len(bench.engine.batches) == 1
+
+
+def test_a_batch_that_fails_is_run_once_more_in_halves() -> None:
+    bench = Bench(largest=4)
+    bench.engine.broken = {3}
+    asked = [bench.ask(1), bench.ask(2), bench.ask(3), bench.ask(4), bench.ask(5)]
+    bench.run()
+    assert bench.engine.batches == [[1, 2, 3, 4], [1, 2], [3, 4], [5]]
+    assert [bench.answer(request) for request in (*asked[:2], asked[4])] == [[1], [2], [5]]
+    for request in asked[2:4]:
+        assert isinstance(bench.answer(request).__cause__, ValueError)
+    assert [batch.reason for batch in bench.batches] == ["full", "retry", "retry", "drained"]
+    assert [batch.error is None for batch in bench.batches] == [False, True, False, True]
+
+
+@pytest.mark.parametrize("numbers", [[1], [1, 2, 3, 4]])
+def test_a_slip_costs_a_request_nothing_but_time(numbers: list[int]) -> None:
+    bench = Bench(largest=4)
+    bench.engine.broken_once = {1}
+    request = bench.ask(*numbers)
+    bench.run()
+    assert bench.answer(request) == numbers
+
+
+def test_what_is_left_of_a_failed_request_is_not_run() -> None:
+    bench = Bench(largest=2)
+    bench.engine.broken = {0, 1}
+    failed, other = bench.ask(*range(6)), bench.ask(7)
+    bench.run()
+    assert isinstance(bench.answer(failed), EngineError)
+    assert bench.answer(other) == [7]
+    assert bench.engine.batches == [[0, 1], [0], [7]]
+
+
+@pytest.mark.parametrize("made", [None, np.zeros((0, 1, 2, 1), np.uint8), np.zeros((3, 1, 2, 1), np.uint8)])
+def test_an_engine_that_gives_other_than_its_rows_fails_the_batch_alone(made: np.ndarray | None) -> None:
+    bench = Bench()
+    real = bench.engine.run
+    bench.engine.run = lambda z, label: made  # type: ignore[method-assign, return-value]
+    failed = bench.ask(1, 2)
+    bench.run()
+    assert isinstance(bench.answer(failed), EngineError)
+    bench.engine.run = real  # type: ignore[method-assign]
+    other = bench.ask(3)
+    bench.run()
+    assert bench.answer(other) == [3]
+
+
+def test_whatever_else_breaks_the_next_batch_is_run() -> None:
+    def broken(parts: Sequence[Part]) -> Any:
+        if parts[0].request.rows[0] == 1:
+            raise MemoryError
+        return compose(parts)
+
+    def observe(batch: Batch) -> None:
+        raise OSError("the log's pipe is closed")
+
+    bench = Bench(compose=broken, observe=observe)
+    failed = bench.ask(1)
+    bench.run()
+    other = bench.ask(2)
+    bench.run()
+    assert isinstance(bench.answer(failed).__cause__, MemoryError)
+    assert bench.answer(other) == [2]
+
+
+# anything, in any order
+
+
+class Anything(RuleBasedStateMachine):
+    """No image is lost, doubled or moved; the bound holds; the engine never idles while something waits."""
+
+    @initialize(largest=st.sampled_from([1, 2, 4, 7]), capacity=st.integers(1, 30))
+    def begin(self, largest: int, capacity: int) -> None:
+        self.bench = Bench(largest, capacity, cost=Cost({size: 0.1 * size + 0.2 for size in {1, largest}}))
+        self.bench.engine.seconds = 0.3
+        self.capacity = capacity
+        self.waiting: dict[Request, int] = {}
+        self.gone: set[Request] = set()
+        self.number = 0
+
+    @rule(count=st.integers(1, 12), low=st.booleans(), patience=st.sampled_from([0.0, 0.5, 2.0, 1e9]))
+    def ask(self, count: int, low: bool, patience: float) -> None:
+        queued = self.bench.batcher.queued
+        numbers = [*range(self.number, self.number + count)]
+        try:
+            request = self.bench.ask(*numbers, low=low, deadline=self.bench.clock.now + patience)
+        except Hopeless:
+            assert patience < 1e9
+            assert queued
+        except Overloaded:
+            assert queued + count > self.capacity
+        else:
+            self.waiting[request] = self.number
+            self.number += count
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data(), how=st.sampled_from(["cancel", "expire"]))
+    def leave(self, data: st.DataObject, how: str) -> None:
+        request = data.draw(st.sampled_from(list(self.waiting)))
+        done = request in self.bench.outcomes
+        getattr(self.bench.batcher, how)(request)
+        if not done and how == "cancel":
+            self.gone.add(request)
+
+    @rule(kind=st.sampled_from(["broken", "broken_once", "bad"]), ahead=st.integers(0, 20))
+    def fault(self, kind: str, ahead: int) -> None:
+        getattr(self.bench.engine, kind).add(self.number + ahead)
+
+    @rule(seconds=st.floats(0, 3))
+    def time_passes(self, seconds: float) -> None:
+        self.bench.clock.now += seconds
+
+    @rule()
+    def step(self) -> None:
+        ran = len(self.bench.engine.batches)
+        late = {request for request in self.waiting if request.deadline <= self.bench.clock.now}
+        worked = self.bench.batcher.step()
+        assert worked == (len(self.bench.engine.batches) > ran)
+        assert worked or not self.bench.batcher.queued
+        for numbers in self.bench.engine.batches[ran:]:
+            assert len(numbers) <= self.bench.engine.buckets[-1]
+            assert not {request for request in late if set(request.rows).intersection(numbers)}
+
+    @invariant()
+    def the_bound_holds(self) -> None:
+        if hasattr(self, "bench"):
+            assert 0 <= self.bench.batcher.queued <= self.capacity
+
+    def teardown(self) -> None:
+        if not hasattr(self, "bench"):
+            return
+        bench = self.bench
+        bench.run()
+        assert bench.batcher.queued == 0
+        assert bench.outcomes.keys() == self.waiting.keys() - self.gone  # each once: see `deliver`
+        for request, outcome in bench.outcomes.items():
+            numbers = request.rows.tolist()
+            if isinstance(outcome, Generated):
+                assert drawn(outcome) == numbers
+                assert not bench.engine.bad.union(bench.engine.broken).intersection(numbers)
+            else:
+                assert isinstance(outcome, LimnerError)
+        ran = [number for batch in bench.engine.batches for number in batch]
+        assert all(ran.count(number) <= 2 for number in set(ran))  # once, and once in a half
+
+
+Anything.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+test_no_sequence_of_arrivals_leavings_deadlines_and_failures_breaks_it = Anything.TestCase
+
+
+# in a thread
 
 
 def test_requests_from_many_threads_at_once_all_get_their_own_images() -> None:
-    engine = FakeEngine(largest=8, held=False)
-    wrong: list[list[int]] = []
+    arrived, wrong = threading.Semaphore(0), list[Any]()
+
+    def deliver(settled: Settled) -> None:
+        for request, outcome in settled:
+            if not isinstance(outcome, Generated) or drawn(outcome) != request.rows.tolist():
+                wrong.append((request, outcome))
+            arrived.release()
+
+    engine = FakeEngine(8)
+    batcher = Batcher(engine, Cost({1: 0.0, 8: 0.0}), 10_000, compose, deliver)
+    worker = threading.Thread(target=batcher.work)
+    worker.start()
 
     def asker(first: int) -> None:
-        mine = [[*range(number, number + 4)] for number in range(first, first + 200, 4)]
-        wrong.extend(numbers for numbers in mine if answer(ask(batcher, *numbers)) != numbers)
+        for number in range(first, first + 200, 4):
+            batcher.submit(Request(4, np.arange(number, number + 4)))
 
-    with batching(engine) as batcher:
-        threads = [threading.Thread(target=asker, args=(1000 * place,)) for place in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(PATIENCE)
+    threads = [threading.Thread(target=asker, args=(1000 * place,)) for place in range(8)]
+    for thread in threads:
+        thread.start()
+    for _ in range(8 * 50):
+        assert arrived.acquire(timeout=PATIENCE)
+    batcher.close()
+    worker.join(PATIENCE)
+    assert not worker.is_alive()
     assert not wrong
     assert sum(map(len, engine.batches)) == 8 * 200
-
-
-steps = st.lists(
-    st.one_of(
-        st.tuples(st.just("ask"), st.integers(1, 9)),
-        st.tuples(st.just("cancel"), st.integers(0, 30)),
-        st.tuples(st.just("run"), st.just(0)),
-    ),
-    max_size=40,
-)
-numbers = st.sets(st.integers(0, 60), max_size=3)
-
-
-@given(steps=steps, largest=st.integers(1, 8), failing=numbers, bad=numbers)
-@settings(max_examples=150, deadline=None)
-def test_no_image_is_lost_doubled_or_moved(
-    steps: list[tuple[str, int]], largest: int, failing: set[int], bad: set[int]
-) -> None:
-    """Whatever is asked, cancelled, broken and however it interleaves with the batches."""
-    engine, capacity = FakeEngine(largest), 20
-    engine.failing, engine.bad = failing, bad
-    asked: list[tuple[list[int], Future[Generated]]] = []
-    next_number = 0
-    with batching(engine, capacity) as batcher:
-        for step, value in steps:
-            if step == "ask":
-                mine = [*range(next_number, next_number + value)]
-                waiting = sum(len(other) for other, future in asked if not future.done())
-                try:
-                    asked.append((mine, ask(batcher, *mine)))
-                    next_number += value
-                except Overloaded:
-                    assert waiting + value > capacity
-            elif step == "cancel" and asked:
-                asked[value % len(asked)][1].cancel()
-            elif step == "run":
-                engine.let_go()
-        engine.let_all_go()
-        batcher.close()
-
-    run = [number for batch in engine.batches for number in batch]
-    assert run == sorted(set(run))  # each at most once, in the order of asking
-    assert max(map(len, engine.batches), default=0) <= largest
-    broken = {number for batch in engine.batches if failing.intersection(batch) for number in batch}
-    broken |= bad.intersection(run)
-    for mine, future in asked:
-        assert future.done()
-        if future.cancelled():
-            continue
-        if broken.intersection(mine):
-            assert isinstance(future.exception(), EngineError)
-        else:
-            assert answer(future) == mine
-
-
-@given(sizes=st.lists(st.integers(1, 6), min_size=1, max_size=8), data=st.data())
-@settings(max_examples=50, deadline=None)
-def test_the_queue_is_empty_again_after_any_mix_of_cancels_and_failures(sizes: list[int], data: st.DataObject) -> None:
-    """No place leaks: what was refused before fits again once everything is settled."""
-    capacity = sum(sizes)
-    engine = FakeEngine(largest=4)
-    engine.failing = data.draw(st.sets(st.integers(0, capacity), max_size=2))
-    with batching(engine, capacity + 1) as batcher:
-        ask(batcher, 5000)
-        engine.begun()
-        ends = np.cumsum(sizes).tolist()
-        futures = [ask(batcher, *range(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
-        for place in data.draw(st.sets(st.integers(0, len(sizes) - 1))):
-            futures[place].cancel()
-        engine.failing.add(5000)
-        engine.let_go(1000)
-        for future in futures:
-            if not future.cancelled():
-                future.exception(PATIENCE)
-        assert len(answer(ask(batcher, *range(6000, 6000 + capacity + 1)))) == capacity + 1

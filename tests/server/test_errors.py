@@ -95,15 +95,16 @@ def test_an_engine_that_raises_is_a_500_and_a_line_for_the_batch_and_for_the_req
     answer = application.client.get("/generate?n=3", headers={"X-Request-Id": "find-me"})
     failed(answer, 500, "engine")
     assert answer.headers["X-Request-Id"] == "find-me"
-    batch, request = application.logged(2)
-    assert (batch["event"], batch["model"], batch["images"]) == ("batch failed", "plain@1", 3)
-    assert "sabotage at /a/secret/path" in batch["cause"]
+    *batches, request = application.logged(3)
+    assert [(line["event"], line["model"]) for line in batches] == [("batch failed", "plain@1")] * 2
+    assert [(line["images"], line["reason"]) for line in batches] == [(3, "drained"), (1, "retry")]
+    assert "sabotage at /a/secret/path" in batches[0]["cause"]
     assert (request["event"], request["request_id"], request["route"]) == ("request failed", "find-me", "/generate")
     assert (request["code"], request["level"]) == (500, "error")
 
     application.engine.sabotage = None
     assert application.client.get("/generate?n=3").status_code == 200  # the next batch runs
-    assert len(application.logged(2)) == 2
+    assert len(application.logged(3)) == 3
 
 
 def test_a_log_that_cannot_be_written_stops_neither_the_engine_nor_the_answers(application: Application) -> None:
@@ -126,7 +127,7 @@ def test_rows_that_are_not_finite_are_a_500_that_names_them_so(application: Appl
 def test_a_fault_of_limner_is_a_500_with_an_id_and_its_traceback_only_in_one_line_of_the_log(
     application: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: Any) -> bytes:
+    def broken(*_: Any, **__: Any) -> bytes:
         raise RuntimeError("sabotage of the encoder")
 
     with monkeypatch.context() as patch:
@@ -173,8 +174,8 @@ def test_an_engine_s_own_error_reaches_the_log_with_its_cause(application: Appli
 
     application.engine.sabotage = refuses
     failed(application.client.get("/generate"), 500, "engine")
-    batch, _ = application.logged(2)
-    assert "the reason underneath" in batch["cause"]
+    batch, retry, _ = application.logged(3)
+    assert all("the reason underneath" in line["cause"] for line in (batch, retry))
 
 
 def test_a_client_that_leaves_while_it_sends_is_nobody_s_fault(application: Application) -> None:

@@ -3,14 +3,18 @@
 import base64
 import io
 import json
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
-from server.images import Identity, encode, png
+from server.identity import Identity
+from server.images import MEDIA_TYPES, encode, npy_header
+from server.pictures import PICTURE_FORMATS
 from training.latents import SEEDS
 
 IDENTITY = Identity("digits", 3, "d1ge57", "fake-cpu", 7, None, None)
@@ -37,12 +41,12 @@ def text(body: bytes) -> dict[str, str]:
     return {str(key): str(value) for key, value in picture.info.items()}
 
 
-@given(st.sampled_from([1, 3]), st.integers(1, 40), st.integers(1, 40))
-def test_a_png_decodes_to_the_same_pixels(channels: int, height: int, width: int) -> None:
+@given(st.sampled_from([1, 3]), st.integers(1, 40), st.integers(1, 40), st.integers(1, 16))
+def test_a_png_decodes_to_the_same_pixels(channels: int, height: int, width: int, scale: int) -> None:
     image = pictures(1, channels, height, width)
-    picture = opened(encode("png", image, IDENTITY, None, ()))
+    picture = opened(encode("png", image, IDENTITY, None, (), scale=scale))
     assert picture.mode == {1: "L", 3: "RGB"}[channels]
-    assert np.array_equal(pixels(picture), image[0])
+    assert np.array_equal(pixels(picture), image[0].repeat(scale, axis=0).repeat(scale, axis=1))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -79,23 +83,79 @@ def test_a_sheet_names_its_first_seed_and_how_many_it_holds() -> None:
 
 
 def test_the_chunk_is_ascii_whatever_the_model_is_called() -> None:
-    body = png(pictures(1, 1)[0], {"model": "Ziffern-€-😀"})
-    assert json.loads(text(body)["limner"]) == {"model": "Ziffern-€-😀"}
+    body = encode("png", pictures(1, 1), replace(IDENTITY, model="Ziffern-€-😀"), None, ())
+    assert json.loads(text(body)["limner"])["model"] == "Ziffern-€-😀"
+
+
+def exif(body: bytes) -> dict[str, Any]:
+    comment = opened(body).getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
+    return json.loads(comment.removeprefix(b"ASCII\0\0\0"))
+
+
+@pytest.mark.parametrize("format", ["jpeg", "webp"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("count", [1, 5])
+def test_jpeg_and_webp_are_the_same_picture_with_the_same_text(format: str, channels: int, count: int) -> None:
+    images = pictures(count, channels)
+    of_png = encode("png", images, IDENTITY, None, (), scale=2)
+    body = encode(format, images, IDENTITY, None, (), scale=2)
+    assert opened(body).format == format.upper()
+    assert opened(body).size == opened(of_png).size
+    assert exif(body) == json.loads(text(of_png)["limner"])
+    better = encode(format, images, IDENTITY, None, (), scale=2, quality=100)
+    assert len(encode(format, images, IDENTITY, None, (), scale=2, quality=10)) < len(better)
+
+
+@pytest.mark.parametrize("format", PICTURE_FORMATS)
+def test_the_text_says_nothing_of_scale_and_quality(format: str) -> None:
+    read = exif if format != "png" else lambda body: json.loads(text(body)["limner"])
+    bodies = [encode(format, pictures(1, 3), IDENTITY, None, (), scale=s, quality=q) for s, q in [(1, None), (7, 40)]]
+    assert read(bodies[0]) == read(bodies[1])
+    assert not {"scale", "quality"} & {*read(bodies[0])}
+
+
+@pytest.mark.parametrize("format", MEDIA_TYPES)
+def test_the_same_call_gives_the_same_bytes(format: str) -> None:
+    images, labels = pictures(6, 3), np.arange(6)
+    calls = [encode(format, images.copy(), IDENTITY, labels, tuple("abcdef"), scale=2) for _ in range(2)]
+    assert calls[0] == calls[1]
 
 
 @pytest.mark.parametrize("count", [1, 6])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_npy_comes_back_as_it_went_in(count: int, channels: int) -> None:
+@pytest.mark.parametrize("scale", [1, 4])
+def test_npy_comes_back_as_it_went_in_whatever_the_scale(count: int, channels: int, scale: int) -> None:
     images = pictures(count, channels)
-    loaded = np.load(io.BytesIO(encode("npy", images, IDENTITY, None, ())), allow_pickle=False)
+    loaded = np.load(io.BytesIO(encode("npy", images, IDENTITY, None, (), scale=scale)), allow_pickle=False)
     assert (loaded.dtype, loaded.shape) == (np.uint8, images.shape)
     assert np.array_equal(loaded, images)
 
 
-def test_json_has_an_entry_for_each_image_which_is_the_png_of_that_image_alone() -> None:
+@given(st.integers(0, 100_000), st.integers(1, 64), st.integers(1, 64), st.sampled_from([1, 3]))
+def test_the_length_of_an_npy_is_known_before_its_images(count: int, height: int, width: int, channels: int) -> None:
+    header, length = npy_header(count, (height, width, channels))
+    assert length == len(header) + count * height * width * channels
+    read = io.BytesIO(header)
+    assert np.lib.format.read_magic(read) == (1, 0)
+    assert np.lib.format.read_array_header_1_0(read) == ((count, height, width, channels), False, np.dtype(np.uint8))
+    assert read.tell() == len(header)
+
+
+def test_an_npy_in_blocks_is_what_numpy_writes() -> None:
+    images = pictures(7, 3)
+    header, length = npy_header(7, (5, 4, 3))
+    body = header + b"".join(images[a : a + 3].tobytes() for a in (0, 3, 6))
+    saved = io.BytesIO()
+    np.save(saved, images)
+    assert body == saved.getvalue() == encode("npy", images, IDENTITY, None, ())
+    assert len(body) == length
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_json_has_an_entry_for_each_image_which_is_the_png_of_that_image_alone(scale: int) -> None:
     images, labels = pictures(4, 1), np.array([2, 0, 1, 2])
     identity = Identity("digits", 3, "d1ge57", "fake-cpu", SEEDS - 2, None, 0.5)
-    body = json.loads(encode("json", images, identity, labels, ("zero", "öne", "two")))
+    body = json.loads(encode("json", images, identity, labels, ("zero", "öne", "two"), scale=scale))
     assert {key: value for key, value in body.items() if key != "images"} == {
         "model": "digits",
         "version": 3,
@@ -107,7 +167,7 @@ def test_json_has_an_entry_for_each_image_which_is_the_png_of_that_image_alone()
     assert [entry["class"] for entry in body["images"]] == ["two", "zero", "öne", "two"]
     for row, entry in enumerate(body["images"]):
         alone = Identity("digits", 3, "d1ge57", "fake-cpu", seeds[row], int(labels[row]), 0.5)
-        expected = encode("png", images[row : row + 1], alone, labels[row : row + 1], ())
+        expected = encode("png", images[row : row + 1], alone, labels[row : row + 1], (), scale=scale)
         assert base64.b64decode(entry["png"], validate=True) == expected
 
 

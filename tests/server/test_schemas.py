@@ -18,6 +18,7 @@ from server.errors import (
     UnsupportedType,
     problem,
 )
+from server.images import MEDIA_TYPES
 from server.schemas import ALLOWED, GenerateRequest, choose_format, read, validate
 
 LIMIT = 1000
@@ -47,21 +48,27 @@ def refused(query: str = "", body: bytes | str = b"", **how: Any) -> dict[str, A
 
 
 def test_everything_can_be_left_out() -> None:
-    request = asked()
-    assert request.n == 1
-    assert {name for name in GenerateRequest.model_fields if getattr(request, name) is not None} == {"n"}
+    given = {name: value for name, value in asked().model_dump().items() if value is not None}
+    assert given == {"n": 1, "scale": 1, "priority": "normal"}
 
 
 def test_every_parameter_can_be_given_in_the_query() -> None:
-    request = asked("label=cat&n=4&seed=9223372036854775807&truncation=0.5&format=npy&model=m&version=2")
+    request = asked(
+        "label=cat&n=4&seed=9223372036854775807&truncation=0.5&format=webp&model=m&version=2&scale=16&quality=100"
+        "&timeout_ms=250&priority=low"
+    )
     assert request.model_dump() == {
         "label": "cat",
         "n": 4,
         "seed": 2**63 - 1,
         "truncation": 0.5,
-        "format": "npy",
+        "format": "webp",
+        "scale": 16,
+        "quality": 100,
         "model": "m",
         "version": 2,
+        "timeout_ms": 250,
+        "priority": "low",
     }
 
 
@@ -290,9 +297,13 @@ def test_any_json_object_is_understood_or_refused_by_one_of_its_names(body: dict
         ("application/json, image/png", "json"),
         ("image/png;q=0.5, application/json;q=0.9", "json"),
         ("image/png;q=0.5, application/x-npy; q=0.8, application/json;q=0.7", "npy"),
-        ("image/webp, application/x-npy;q=0.1", "npy"),
+        ("image/avif, application/x-npy;q=0.1", "npy"),
         ("*/*, application/json;q=0.1", "json"),  # what is named goes before a wildcard
-        ("*/*, image/png;q=0", "json"),  # a wildcard does not bring back what is refused
+        ("*/*, image/png;q=0", "jpeg"),  # a wildcard does not bring back what is refused
+        ("image/webp", "webp"),
+        ("image/webp, image/png", "png"),  # of pictures, png where it is as welcome
+        ("image/webp, image/png;q=0.9", "webp"),
+        ("application/zip", "zip"),
         ("application/*", "json"),
         ("image/png;q=0, application/json", "json"),
         ("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8", "png"),  # a browser
@@ -303,11 +314,11 @@ def test_accept_chooses_the_format(accept: str | None, format: str) -> None:
     assert choose_format(None, accept) == format
 
 
-@pytest.mark.parametrize("accept", ["text/html", "image/webp", "image/png;q=0", "*/*;q=0", "text/*", "png", ","])
+@pytest.mark.parametrize("accept", ["text/html", "image/avif", "image/png;q=0", "*/*;q=0", "text/*", "png", ","])
 def test_an_accept_of_neither_a_supported_type_nor_a_wildcard_is_406(accept: str) -> None:
     with pytest.raises(NotAcceptable) as refusal:
         choose_format(None, accept)
-    assert refusal.value.members["allowed"] == "image/png, application/json, application/x-npy"
+    assert refusal.value.members["allowed"] == ", ".join(MEDIA_TYPES.values())
 
 
 @pytest.mark.parametrize("accept", [None, "application/json", "text/html"])

@@ -32,14 +32,14 @@ def test_two_apps_in_one_process_do_not_count_together() -> None:
     one, other = Metrics(), Metrics()
     for metrics in (one, other):
         metrics.add_model("digits@1")
-    one.observe_batch("digits@1", Batch(3, 0.5, (0.1, 0.2)))
+    one.observe_batch("digits@1", Batch(3, 4, 0, "drained", 0.5, (0.1, 0.2)))
     assert values(one)["limner_images_total"] == 3
     assert values(other)["limner_images_total"] == 0
 
 
 def test_a_batch_is_observed_once_and_its_waits_one_by_one() -> None:
     metrics = Metrics()
-    metrics.observe_batch("digits@1", Batch(3, 0.5, (0.25, 0.5)))
+    metrics.observe_batch("digits@1", Batch(3, 4, 0, "drained", 0.5, (0.25, 0.5)))
     said = values(metrics)
     assert (said["limner_batch_size_count"], said["limner_batch_size_sum"]) == (1, 3)
     assert (said["limner_compute_seconds_count"], said["limner_compute_seconds_sum"]) == (1, 0.5)
@@ -54,7 +54,7 @@ def test_images_of_a_failed_batch_are_not_counted_as_generated_and_it_is_one_lin
     metrics.add_model("digits@1")
     error = EngineError("the engine failed on a batch")
     error.__cause__ = ValueError("two\nlines")
-    metrics.observe_batch("digits@1", Batch(3, 0.5, (0.1,), error))
+    metrics.observe_batch("digits@1", Batch(3, 4, 3, "full", 0.5, (0.1,), error))
     structlog.reset_defaults()
     assert values(metrics)["limner_images_total"] == 0
     assert values(metrics)["limner_batch_size_count"] == 1

@@ -9,7 +9,7 @@ import httpx
 
 from limner_client.errors import ApiError, ConnectionFailed
 
-Format = Literal["png", "json", "npy"]
+Format = Literal["png", "jpeg", "webp", "json", "npy", "zip"]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")  # a proxy of the environment (HTTP_PROXY) cannot reach this machine's own
 
 

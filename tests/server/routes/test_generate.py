@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -18,6 +19,8 @@ from PIL import Image
 
 from export.bundle import load_prior, read
 from export.engines import open_engine
+from server.images import MEDIA_TYPES
+from server.schemas import GenerateRequest
 from training.latents import DRAWN_SEEDS, SEEDS, draw
 
 DIGITS = {"model": "digits"}
@@ -70,11 +73,21 @@ def npy(response: httpx.Response) -> np.ndarray:
         ("model=digits&seed=x", 422, "seed", "an integer from 0 to 2^63 - 1"),
         ("model=digits&seed=-1", 422, "seed", "an integer from 0 to 2^63 - 1"),
         (f"model=digits&seed={'9' * 40}", 422, "seed", "an integer from 0 to 2^63 - 1"),
-        ("model=digits&format=bmp", 422, "format", "png, json or npy"),
+        ("model=digits&format=bmp", 422, "format", "png, jpeg, webp, json, npy or zip"),
+        ("model=digits&scale=0", 422, "scale", "an integer from 1 to 16"),
+        ("model=digits&scale=17", 422, "scale", "an integer from 1 to 16"),
+        ("model=digits&scale=2&format=npy", 422, "scale", "1"),
+        ("model=digits&scale=16&n=256", 422, "scale", "an integer from 1 to 9 for n=256 as png"),
+        ("model=digits&scale=16&n=1024&format=zip", 422, "scale", "an integer from 1 to 4 for n=1024 as zip"),
+        ("model=digits&quality=101&format=jpeg", 422, "quality", "an integer from 1 to 100"),
+        ("model=digits&quality=50", 422, "quality", "none"),
+        ("model=digits&timeout_ms=0", 422, "timeout_ms", "an integer from 1"),
+        ("model=digits&timeout_ms=30001", 422, "timeout_ms", "an integer from 1 to 30000"),
+        ("model=digits&priority=high", 422, "priority", "normal or low"),
         ("model=nope", 404, "model", "digits, plain"),
         ("model=digits&version=9", 404, "version", "1"),
         ("model=digits&version=0", 422, "version", "an integer from 1"),
-        ("model=digits&lable=3", 422, "lable", "label, n, seed, truncation, format, model, version"),
+        ("model=digits&lable=3", 422, "lable", ", ".join(GenerateRequest.model_fields)),
         ("model=digits&label=3&label=4", 422, "label", "label once"),
         ("model=plain&label=0", 422, "label", "no label"),
         ("label=1", 422, "model", "digits, plain"),
@@ -117,7 +130,7 @@ def test_a_name_in_both_query_and_body_is_refused(http: httpx.Client) -> None:
 
 def test_an_accept_header_of_no_supported_type_is_406(http: httpx.Client) -> None:
     said = problem(http.get("/generate", params=DIGITS, headers={"Accept": "text/html"}), 406)
-    assert said["allowed"] == "image/png, application/json, application/x-npy"
+    assert said["allowed"] == ", ".join(MEDIA_TYPES.values())
 
 
 @pytest.mark.parametrize(("seed", "accept"), [(1, "application/x-npy"), (1, "application/json"), (1, "image/png")])
@@ -350,6 +363,42 @@ def test_the_formats_show_the_same_pixels(http: httpx.Client) -> None:
     sheet = np.asarray(Image.open(io.BytesIO(png(http, model="plain", seed=11, n=7))))
     assert sheet.shape == (96, 96, 3)
     assert np.array_equal(sheet[32:64, 64:96], stack[5])
+
+
+@pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
+def test_a_picture_is_drawn_larger_and_says_the_same_of_itself(http: httpx.Client, format: str) -> None:
+    asked = {"seed": 3, "n": 2, "format": format}
+    small, large = (Image.open(io.BytesIO(png(http, **asked, scale=scale))) for scale in (1, 5))
+    assert (small.size, large.size) == ((56, 28), (280, 140))
+    if format != "jpeg":  # which does not keep pixels
+        assert np.array_equal(np.asarray(small).repeat(5, axis=0).repeat(5, axis=1), np.asarray(large))
+    assert large.format == format.upper()
+    if format == "png":
+        assert small.info["limner"] == large.info["limner"]
+    else:
+        assert small.getexif().get_ifd(0x8769)[0x9286] == large.getexif().get_ifd(0x8769)[0x9286]
+
+
+def test_quality_makes_a_jpeg_smaller(http: httpx.Client) -> None:
+    asked = {"model": "plain", "seed": 3, "n": 9, "format": "jpeg"}
+    assert len(png(http, **asked, quality=10)) < len(png(http, **asked)) < len(png(http, **asked, quality=100))
+
+
+def test_a_zip_holds_the_pictures_and_what_they_are(http: httpx.Client) -> None:
+    response = http.get("/generate", params=DIGITS | {"seed": 7, "n": 5, "format": "zip"})
+    assert response.headers["Content-Type"] == "application/zip"
+    made = entries(http, seed=7, n=5)
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+        *files, index = archive.namelist()
+        assert files == [f"{place:06d}-{entry['label']}.png" for place, entry in enumerate(made)]
+        assert [archive.read(file) for file in files] == [base64.b64decode(entry["png"]) for entry in made]
+        said = json.loads(archive.read(index))
+    assert [image["seed"] for image in said["images"]] == [entry["seed"] for entry in made]
+
+
+@pytest.mark.parametrize("priority", ["normal", "low"])
+def test_priority_and_patience_change_nothing_in_the_picture(http: httpx.Client, priority: str) -> None:
+    assert png(http, seed=3, priority=priority, timeout_ms=29_000) == png(http, seed=3)
 
 
 def test_an_image_is_the_same_bytes_under_concurrent_load_and_from_another_process(

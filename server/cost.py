@@ -1,0 +1,61 @@
+"""Batches that were run in, what the next ones will take out: seconds = a · images + b for each run of an engine."""
+
+import math
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+import numpy as np
+from scipy.optimize import nnls
+
+from export.engines import Engine, NonFinite
+
+WEIGHT = 0.1  # of the newest batch
+SURPRISE = 2.0  # times what was expected that one batch may count for: a pause is no slower engine
+
+
+REPEATS = 3  # runs of each size, of which the quickest counts
+
+
+def measured(engine: Engine, z: np.ndarray, label: np.ndarray | None) -> dict[int, float]:
+    """Seconds of a batch of each of the engine's buckets, from rows of z [N, latent], N at least the largest."""
+    found = {}
+    for size in engine.buckets:
+        rows = z[:size], None if label is None else label[:size]
+        for _ in range(REPEATS):
+            began = time.perf_counter()
+            with suppress(NonFinite):
+                engine.run(*rows)
+            found[size] = min(found.get(size, float("inf")), time.perf_counter() - began)
+    return found
+
+
+class Cost:
+    """What runs of one engine take on this machine.
+
+    a and b are fitted to the warm-up and then scaled together by what batches really take: one size alone cannot tell
+    them apart, and under load all batches have one size.
+    """
+
+    def __init__(self, measured: Mapping[int, float]) -> None:
+        """`measured`: size of a batch -> seconds; the largest size is the largest batch there will be."""
+        self.largest = max(measured)
+        sizes, seconds = (np.array(values, np.float64) for values in (list(measured), list(measured.values())))
+        seconds = np.maximum(seconds, 1e-9)
+        table = np.stack([sizes, np.ones_like(sizes)], axis=1) / seconds[:, None]  # a relative error for each size
+        (self._a, self._b), _ = nnls(table, np.ones_like(seconds))
+        self._scale = 1.0
+
+    def batch(self, images: int) -> float:
+        """Seconds of one batch."""
+        return self._scale * (self._a * images + self._b)
+
+    def work(self, images: int) -> float:
+        """Seconds of so many images in batches as large as there are."""
+        return self._scale * (self._a * images + self._b * math.ceil(images / self.largest))
+
+    def learn(self, images: int, seconds: float) -> None:
+        """A batch took that long."""
+        expected = self.batch(images)
+        if expected > 0:
+            self._scale *= 1 - WEIGHT + WEIGHT * min(seconds / expected, SURPRISE)
