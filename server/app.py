@@ -3,6 +3,7 @@
 import importlib.metadata
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -33,7 +34,14 @@ def create_app(settings: Settings) -> FastAPI:
     state = State(settings, open_repository(settings, metrics.observe_batch), metrics)
     for versions in state.repository.versions().values():
         for model in versions:
-            metrics.add_model(model.title, digest=model.bundle.digest, artifact=model.artifact)
+            metrics.add_model(
+                model.title,
+                queued=partial(getattr, model.batcher, "queued"),
+                load_seconds=model.load_seconds,
+                digest=model.bundle.digest,
+                artifact=model.artifact,
+            )
+    metrics.in_flight.set_function(lambda: state.drain.in_flight)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -74,6 +74,7 @@ class RequestObserver:
     def _account(self, scope: Scope, code: int, failure: BaseException | None, seconds: float, request_id: str) -> None:
         route = getattr(scope.get("route"), "path", None) or UNROUTED
         self.metrics.requests.labels(route, str(code)).inc()
+        self.metrics.request.labels(route).observe(seconds)
         if code >= 500 and not (isinstance(failure, LimnerError) and failure.status == 503):
             log.error(
                 "request failed",

@@ -3,13 +3,14 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from starlette.requests import ClientDisconnect
 
 from export.bundle import Artifact, Bundle, BundleError, load_prior, read, version_folders
 from export.choice import chosen
@@ -24,6 +25,7 @@ from training.errors import ConfigError, LimnerError
 from training.latents import Asked, draw_each
 from training.prior import Prior
 
+A_WHILE = 0.02  # seconds: most answers are there before, and need nobody who watches their client
 WARM_UP_SHIFTS = 2  # of the batch-invariance check, which the export ran in full
 
 
@@ -48,6 +50,7 @@ class LiveModel:
     buckets: tuple[int, ...]
     batcher: Batcher
     thread: threading.Thread
+    load_seconds: float
     prior: Prior | None = None
 
     @property
@@ -74,29 +77,41 @@ class LiveModel:
         spelt = indices if list(names) == [str(index) for index in range(len(names))] else _listed(names, indices)
         raise InvalidParameter("label", label, spelt)
 
-    async def generate(self, asked: Asked, seconds: float, low: bool = False) -> Generated:
-        """Queue and wait, behind others if `low`; whoever is cancelled leaves the queue.
+    async def generate(
+        self, asked: Asked, seconds: float, low: bool = False, left: Callable[[], Awaitable[None]] | None = None
+    ) -> Generated:
+        """Queue and wait, behind others if `low`. Whoever is cancelled leaves the queue, and so does he for whom `left`
+        returns; it is asked only of those who wait for a while.
 
-        Raises Overloaded, and Expired after `seconds`.
+        Raises Overloaded, Expired after `seconds`, ClientDisconnect.
         """
         loop = asyncio.get_running_loop()
-        request = _Waiting(
-            count=asked.count, rows=asked, low=low, deadline=time.monotonic() + seconds, answer=loop.create_future()
-        )
+        answer: Answer = loop.create_future()
+        request = _Waiting(count=asked.count, rows=asked, low=low, deadline=time.monotonic() + seconds, answer=answer)
         self.batcher.submit(request)
-        timer = loop.call_later(seconds, self.batcher.expire, request)
+        watchers: list[asyncio.Task[None]] = []
+        timers = [loop.call_later(seconds, self.batcher.expire, request)]
+        if left is not None:
+            timers.append(loop.call_later(A_WHILE, lambda: watchers.append(loop.create_task(_leave(left, answer)))))
         try:
-            return await request.answer
-        except asyncio.CancelledError:
+            return await answer
+        except (asyncio.CancelledError, ClientDisconnect):
             self.batcher.cancel(request)
             raise
         finally:
-            timer.cancel()
+            for one in (*timers, *watchers):
+                one.cancel()
 
     def close(self) -> None:
         """Refuse new requests, finish those that are queued, then close the engine."""
         self.batcher.close()
         self.thread.join()
+
+
+async def _leave(left: Callable[[], Awaitable[None]], answer: Answer) -> None:
+    await left()
+    if not answer.done():
+        answer.set_exception(ClientDisconnect())
 
 
 def _deliver(settled: Settled) -> None:
@@ -206,6 +221,7 @@ def _refuse_twins(bundles: list[Bundle]) -> None:
 
 
 def _open(bundle: Bundle, settings: Settings, observe: Callable[[str, Batch], None]) -> LiveModel:
+    began = time.monotonic()
     manifest = bundle.manifest
     name = settings.name or manifest.name
     title = f"{name}@{manifest.version}"
@@ -231,7 +247,8 @@ def _open(bundle: Bundle, settings: Settings, observe: Callable[[str, Batch], No
     )
     thread = threading.Thread(target=batcher.work, name=f"engine {title}", daemon=True)
     thread.start()
-    return LiveModel(bundle, name, engine.describe(), engine.artifact, buckets, batcher, thread, prior)
+    seconds = time.monotonic() - began
+    return LiveModel(bundle, name, engine.describe(), engine.artifact, buckets, batcher, thread, seconds, prior)
 
 
 def _opened(bundle: Bundle, artifact: Artifact, buckets: tuple[int, ...], settings: Settings) -> Engine:

@@ -3,19 +3,36 @@
 Each app has a registry of its own, so that two apps in one process do not count together.
 """
 
+import asyncio
 import logging
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import get_args
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from starlette.requests import ClientDisconnect
 
-from server.batcher import Batch
+from server.batcher import Batch, Reason
+from server.errors import Expired, Hopeless, NotReady, Overloaded
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)  # a row alone to the timeout
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)  # the buckets
+RATIOS = (0, 0.1, 0.2, 0.3, 0.4, 0.5)
+BY = ("model", "reason")
+CODES = (200, 304, 400, 404, 406, 413, 415, 422, 429, 499, 500, 503, 504)  # of /generate: they start at 0
+REFUSALS = (Hopeless, Overloaded, NotReady)
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -28,29 +45,73 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
-        self.requests = Counter("limner_requests", "HTTP requests answered.", ["route", "code"], registry=self.registry)
-        self.images = Counter("limner_images", "Images of batches that went well.", ["model"], registry=self.registry)
-        self.batch_size = Histogram(
-            "limner_batch_size", "Images in a batch.", ["model"], buckets=BATCH_SIZES, registry=self.registry
-        )
-        self.queue = self._seconds("limner_queue_seconds", "From a request's arrival to its first batch.")
-        self.compute = self._seconds("limner_compute_seconds", "A batch in the engine.")
-        self.encode = self._seconds("limner_encode_seconds", "Pixels to body.")
+        self.requests = self._counter("requests", "HTTP requests answered.", "route", "code")
+        self.request = self._histogram("request_seconds", "From a request's headers to its answer.", SECONDS, "route")
+        self.in_flight = Gauge("limner_in_flight_requests", "Requests that are being answered.", registry=self.registry)
         self.models = Info("limner_model", "What is served.", ["model"], registry=self.registry)
+        self.load = self._gauge("load_seconds", "From a bundle's file to a model that was warmed up.")
+        self.queued = self._gauge("queued_images", "Images that wait for a batch.")
+        self.images = self._counter("images", "Images made.", "model")
+        self.batches = self._counter(
+            "batches", "Runs of the engine: as large as can be, of all that waited, or half of one that failed.", *BY
+        )
+        self.rejected = self._counter("rejected", "Requests refused before they were queued.", *BY)
+        self.cancelled = self._counter("cancelled", "Requests whose client left before their images were made.")
+        self.missed = self._counter("deadline_missed", "Requests accepted that were not done in time.")
+        self.late = self._counter("late_answers", "Answers that were ready only after their deadline.")
+        self.batch_size = self._histogram("batch_size", "Images in a batch.", BATCH_SIZES)
+        self.padding = self._histogram("padding_ratio", "Share of a batch's rows that nobody asked for.", RATIOS)
+        self.queue = self._histogram("queue_seconds", "From a request's arrival to its first batch.", SECONDS)
+        self.compute = self._histogram("compute_seconds", "A batch in the engine.", SECONDS)
+        self.encode = self._histogram("encode_seconds", "Pixels to body.", SECONDS)
+        for code in CODES:
+            self.requests.labels("/generate", str(code))
 
-    def _seconds(self, name: str, help: str) -> Histogram:
-        return Histogram(name, help, ["model"], buckets=SECONDS, registry=self.registry)
+    def _counter(self, name: str, help: str, *labels: str) -> Counter:
+        return Counter(f"limner_{name}", help, labels or ["model"], registry=self.registry)
 
-    def add_model(self, title: str, **facts: str) -> None:
-        """Name a model, so that its series exist, at 0, before the first request."""
+    def _gauge(self, name: str, help: str) -> Gauge:
+        return Gauge(f"limner_{name}", help, ["model"], registry=self.registry)
+
+    def _histogram(self, name: str, help: str, buckets: tuple[float, ...], label: str = "model") -> Histogram:
+        return Histogram(f"limner_{name}", help, [label], buckets=buckets, registry=self.registry)
+
+    def add_model(
+        self, title: str, queued: Callable[[], float] = lambda: 0, load_seconds: float = 0, **facts: str
+    ) -> None:
+        """Name a model, so that its series exist, at 0, before the first request. `queued` is asked at each scrape."""
         self.models.labels(title).info(facts)
-        self.images.labels(title)
-        for histogram in (self.batch_size, self.queue, self.compute, self.encode):
+        self.load.labels(title).set(load_seconds)
+        self.queued.labels(title).set_function(queued)
+        for counter in (self.images, self.cancelled, self.missed, self.late):
+            counter.labels(title)
+        for reason in get_args(Reason):
+            self.batches.labels(title, reason)
+        for error in REFUSALS:
+            self.rejected.labels(title, error.code)
+        for histogram in (self.batch_size, self.padding, self.queue, self.compute, self.encode):
             histogram.labels(title)
+
+    @contextmanager
+    def waiting(self, title: str) -> Iterator[None]:
+        """Count what becomes of a request that asks a batcher for images, where it gets none."""
+        try:
+            yield
+        except REFUSALS as error:
+            self.rejected.labels(title, error.code).inc()
+            raise
+        except Expired:
+            self.missed.labels(title).inc()
+            raise
+        except (asyncio.CancelledError, ClientDisconnect):
+            self.cancelled.labels(title).inc()
+            raise
 
     def observe_batch(self, title: str, batch: Batch) -> None:
         """Called by a batcher's thread after each run of its engine."""
+        self.batches.labels(title, batch.reason).inc()
         self.batch_size.labels(title).observe(batch.images)
+        self.padding.labels(title).observe(1 - batch.images / batch.rows)
         self.compute.labels(title).observe(batch.compute_seconds)
         for seconds in batch.queue_seconds:
             self.queue.labels(title).observe(seconds)

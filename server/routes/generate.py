@@ -1,5 +1,6 @@
 """POST, GET and HEAD /generate: parameters in, pictures out."""
 
+import importlib.metadata
 import math
 import secrets
 import time
@@ -13,17 +14,20 @@ from starlette.responses import Response
 
 from export.bundle import Manifest
 from server import images, schemas
+from server.caching import NEVER, control, etag, has_it
 from server.errors import PROBLEM, InvalidParameter, NotReady
 from server.identity import Identity
 from server.images import MEDIA_TYPES
 from server.pictures import LARGEST_SIDE, PICTURE_FORMATS, QUALITY_FORMATS
+from server.repository import LiveModel
 from server.schemas import GenerateRequest
 from server.state import State
 from training.latents import DRAWN_SEEDS, Asked
 
 router = APIRouter()
 
-HEADERS = ("X-Limner-Seed", "X-Limner-Label", "X-Limner-Model", "X-Request-Id", "Server-Timing")
+VERSION = importlib.metadata.version("limner")
+HEADERS = ("X-Limner-Seed", "X-Limner-Label", "X-Limner-Model", "X-Request-Id", "Server-Timing", "ETag")
 INLINE_PIXELS = 1 << 14  # encoded in the event loop; more go to a thread, whose hop takes longer than so many as PNG
 SLOW = 16  # times as long takes a pixel of jpeg and webp, at least
 
@@ -47,7 +51,13 @@ async def generate(request: Request) -> Response:
     seed = secrets.randbelow(DRAWN_SEEDS) if asked.seed is None else asked.seed
     manifest = model.bundle.manifest
     seconds = _seconds(asked.timeout_ms, state.settings.timeout_seconds)
-    made = await model.generate(Asked(seed, asked.n, given, asked.truncation), seconds, asked.priority == "low")
+    caching = _caching(request, asked, seed, given, format, model)
+    if caching.get("ETag") and has_it(",".join(request.headers.getlist("if-none-match")), caching["ETag"]):
+        return Response(status_code=304, headers=caching)
+    arrived = time.monotonic()
+    with state.metrics.waiting(model.title):
+        wanted = Asked(seed, asked.n, given, asked.truncation)
+        made = await model.generate(wanted, seconds, asked.priority == "low", partial(_left, request))
     labels = made.labels
     label = int(labels[0]) if labels is not None and asked.n == 1 else given
     identity = Identity(model.name, model.version, model.bundle.digest, model.artifact, seed, label, asked.truncation)
@@ -66,18 +76,37 @@ async def generate(request: Request) -> Response:
     body = work() if inline else await anyio.to_thread.run_sync(work)
     encode_seconds = time.perf_counter() - began
     state.metrics.encode.labels(model.title).observe(encode_seconds)
+    if time.monotonic() > arrived + seconds:
+        state.metrics.late.labels(model.title).inc()
     headers = {
         "X-Limner-Seed": str(seed),
         "X-Limner-Model": model.title,
         "Server-Timing": f"queue;dur={made.queue_seconds * 1e3:.3f}, compute;dur={made.compute_seconds * 1e3:.3f}, "
         f"encode;dur={encode_seconds * 1e3:.3f}",
-        "Vary": "Accept",
-    }
+    } | caching
     if label is not None and asked.n == 1:
         headers["X-Limner-Label"] = str(label)
-    if asked.seed is None:
-        headers["Cache-Control"] = "no-store"  # another request gets another seed
     return Response(body, headers=headers, media_type=MEDIA_TYPES[format])
+
+
+async def _left(request: Request) -> None:
+    """Return once the client is gone. Its body has been read: nothing else comes."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _caching(
+    request: Request, asked: GenerateRequest, seed: int, label: int | None, format: str, model: LiveModel
+) -> dict[str, str]:
+    """Headers for caches. Only what a URL says whole has an ETag."""
+    headers = {"Vary": "Accept"}
+    if request.method not in ("GET", "HEAD"):
+        return headers | ({"Cache-Control": NEVER} if asked.seed is None else {})
+    headers["Cache-Control"] = control(asked.seed, asked.version)
+    if asked.seed is not None:
+        made_by = (model.title, model.bundle.digest, model.artifact, VERSION)
+        headers["ETag"] = etag(*made_by, seed, asked.n, label, asked.truncation, format, asked.quality, asked.scale)
+    return headers
 
 
 def _pixels(asked: GenerateRequest, format: str, manifest: Manifest, most: int) -> int:
@@ -133,7 +162,8 @@ def _responses() -> dict[int | str, dict[str, Any]]:
             "application/json": {"schema": {"$ref": "#/components/schemas/Images"}},
         },
     }
-    return {200: pictures, **{code: {"description": text, **problem} for code, text in refused.items()}}
+    unchanged = {"description": "The asker has it already: If-None-Match names its ETag."}
+    return {200: pictures, 304: unchanged, **{code: {"description": text, **problem} for code, text in refused.items()}}
 
 
 _DOCUMENTED = schemas.openapi()

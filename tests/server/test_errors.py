@@ -6,7 +6,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,6 +186,44 @@ def test_a_client_that_leaves_while_it_sends_is_nobody_s_fault(application: Appl
     while left not in (text := application.client.get("/metrics").text) and time.monotonic() < until:
         time.sleep(0.01)
     assert left in text
+    assert application.logged(0) == []
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert holds()
+
+
+@pytest.mark.parametrize("request_line", ["GET /generate?n=100&format=npy", "POST /generate?n=100&format=npy"])
+def test_a_client_that_leaves_the_queue_gives_its_places_back(application: Application, request_line: str) -> None:
+    """While the engine is busy with somebody else: nothing is made for who has gone."""
+    running, let_go, sizes = threading.Event(), threading.Event(), list[int]()
+
+    def hangs(made: np.ndarray) -> np.ndarray:
+        sizes.append(len(made))
+        running.set()
+        let_go.wait(PATIENCE)
+        return made
+
+    def metric(line: str) -> bool:
+        return line in application.client.get("/metrics").text
+
+    application.engine.sabotage = hangs
+    address = (application.client.base_url.host, application.client.base_url.port or 80)
+    with ThreadPoolExecutor() as asker:
+        first = asker.submit(httpx.get, f"{application.client.base_url}/generate?n=3", timeout=PATIENCE)
+        assert running.wait(PATIENCE)
+        with socket.create_connection(address) as connection:
+            connection.sendall(f"{request_line} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+            until(lambda: metric('limner_queued_images{model="plain@1"} 100.0'))
+        until(lambda: metric('limner_queued_images{model="plain@1"} 0.0'))
+        until(lambda: metric('limner_cancelled_total{model="plain@1"} 1.0'))
+        until(lambda: metric('limner_requests_total{code="499",route="/generate"} 1.0'))
+        let_go.set()
+        assert first.result().status_code == 200
+    assert sizes == [3]
     assert application.logged(0) == []
 
 

@@ -1,16 +1,25 @@
 """Metrics and log lines by themselves; what they say of real requests stands in test_errors.py and test_health.py."""
 
+import asyncio
 import io
 import json
+import os
+import shutil
+import subprocess
 import sys
 
 import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.requests import ClientDisconnect
 
 from export.engines import EngineError
 from server.batcher import Batch
+from server.errors import Expired, Overloaded
 from server.telemetry import Metrics, configure_logging
+
+COUNTERS = ("images", "batches", "rejected", "cancelled", "deadline_missed", "late_answers")
+HISTOGRAMS = ("batch_size", "padding_ratio", "queue_seconds", "compute_seconds", "encode_seconds")
 
 
 def values(metrics: Metrics) -> dict[str, float]:
@@ -22,10 +31,58 @@ def test_the_series_of_a_model_exist_at_0_before_its_first_request() -> None:
     metrics = Metrics()
     metrics.add_model("digits@1", digest="abc", artifact="fake")
     said = values(metrics)
-    assert said["limner_images_total"] == 0
-    assert said["limner_model_info"] == 1
-    for name in ("batch_size", "queue_seconds", "compute_seconds", "encode_seconds"):
-        assert said[f"limner_{name}_count"] == 0
+    assert said.pop("limner_model_info") == 1
+    assert set(said.values()) == {0.0}
+    assert {f"limner_{name}_total" for name in COUNTERS} <= said.keys()
+    assert {f"limner_{name}_count" for name in HISTOGRAMS} <= said.keys()
+    assert {"limner_queued_images", "limner_load_seconds"} <= said.keys()
+    text = metrics.text().decode()
+    for reason in ("queue-full", "deadline-unreachable", "not-ready"):
+        assert f'limner_rejected_total{{model="digits@1",reason="{reason}"}} 0.0' in text
+    for reason in ("full", "drained", "retry"):
+        assert f'limner_batches_total{{model="digits@1",reason="{reason}"}} 0.0' in text
+    assert 'limner_requests_total{code="429",route="/generate"} 0.0' in text
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (Overloaded("full"), "limner_rejected_total"),
+        (Expired("late"), "limner_deadline_missed_total"),
+        (asyncio.CancelledError(), "limner_cancelled_total"),
+        (ClientDisconnect(), "limner_cancelled_total"),
+    ],
+)
+def test_what_becomes_of_a_request_that_gets_no_images_is_counted_once(error: BaseException, name: str) -> None:
+    metrics = Metrics()
+    with pytest.raises(type(error)), metrics.waiting("digits@1"):
+        raise error
+    grown = {key for key, value in values(metrics).items() if value}
+    assert grown == {name}
+
+
+def test_the_queue_is_asked_when_the_metrics_are() -> None:
+    metrics, queued = Metrics(), [3]
+    metrics.add_model("digits@1", queued=lambda: queued[0], load_seconds=1.5)
+    assert (values(metrics)["limner_queued_images"], values(metrics)["limner_load_seconds"]) == (3, 1.5)
+    queued[0] = 5
+    assert values(metrics)["limner_queued_images"] == 5
+
+
+def test_promtool_finds_nothing_to_say() -> None:
+    """Names, units, help and types, as Prometheus's own linter wants them."""
+    program = shutil.which("promtool")
+    if program is None:
+        missing = "Debian's package prometheus is not installed"
+        if os.environ.get("LIMNER_TEST_ALL") == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    metrics = Metrics()
+    metrics.add_model("digits@1", digest="abc")
+    own = b"".join(line for line in metrics.text().splitlines(keepends=True) if b"limner_" in line)
+    assert own.count(b"# HELP") == own.count(b"# TYPE") == 17
+    done = subprocess.run([program, "check", "metrics"], input=own, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_two_apps_in_one_process_do_not_count_together() -> None:
@@ -42,6 +99,8 @@ def test_a_batch_is_observed_once_and_its_waits_one_by_one() -> None:
     metrics.observe_batch("digits@1", Batch(3, 4, 0, "drained", 0.5, (0.25, 0.5)))
     said = values(metrics)
     assert (said["limner_batch_size_count"], said["limner_batch_size_sum"]) == (1, 3)
+    assert (said["limner_padding_ratio_count"], said["limner_padding_ratio_sum"]) == (1, 0.25)
+    assert 'limner_batches_total{model="digits@1",reason="drained"} 1.0' in metrics.text().decode()
     assert (said["limner_compute_seconds_count"], said["limner_compute_seconds_sum"]) == (1, 0.5)
     assert (said["limner_queue_seconds_count"], said["limner_queue_seconds_sum"]) == (2, 0.75)
 

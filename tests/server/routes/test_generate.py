@@ -158,7 +158,7 @@ def test_an_answer_says_which_image_it_is(http: httpx.Client) -> None:
     assert response.headers["X-Limner-Model"] == "digits@1"
     timing = response.headers["Server-Timing"]
     assert re.fullmatch(r"queue;dur=\d+\.\d+, compute;dur=\d+\.\d+, encode;dur=\d+\.\d+", timing)
-    assert "Cache-Control" not in response.headers  # the same image for ever: whoever likes may keep it
+    assert response.headers["Cache-Control"] == "no-cache"  # a newer version would make another
     picture = Image.open(io.BytesIO(response.content))
     assert (picture.size, picture.mode) == ((28, 28), "L")
     said = json.loads(picture.info["limner"])
@@ -183,6 +183,37 @@ def test_a_seed_that_the_server_draws_is_returned_and_makes_the_same_image_again
     assert again.content == drawn.content
     assert again.headers["X-Limner-Label"] == drawn.headers["X-Limner-Label"]
     assert http.get("/generate", params=DIGITS).headers["X-Limner-Seed"] != str(seed)
+
+
+def test_who_has_an_image_already_is_told_so_and_nothing_is_made(http: httpx.Client) -> None:
+    asked = DIGITS | {"seed": 5, "label": 1, "version": 1}
+    first = http.get("/generate", params=asked)
+    assert first.headers["Cache-Control"] == "max-age=31536000, immutable"
+    tag = first.headers["ETag"]
+    images = 'limner_images_total{model="digits@1"}'
+    before = [line for line in http.get("/metrics").text.splitlines() if line.startswith(images)]
+    for method in ("GET", "HEAD"):
+        again = http.request(method, "/generate", params=asked, headers={"If-None-Match": f'"other", W/{tag}'})
+        assert (again.status_code, again.content) == (304, b"")
+        kept = ("ETag", "Cache-Control", "Vary")
+        assert [again.headers[name] for name in kept] == [first.headers[name] for name in kept]
+    assert before == [line for line in http.get("/metrics").text.splitlines() if line.startswith(images)]
+    other = http.get("/generate", params=asked | {"seed": 6}, headers={"If-None-Match": tag})
+    assert (other.status_code, other.headers["ETag"] == tag) == (200, False)
+
+
+def test_an_etag_is_of_the_format_that_is_answered_and_only_of_what_a_url_says_whole(http: httpx.Client) -> None:
+    asked = DIGITS | {"seed": 5}
+    tags = {
+        http.get("/generate", params=asked | more, headers={"Accept": accept}).headers["ETag"]
+        for more in ({}, {"scale": 2}, {"n": 2}, {"truncation": 0.5}, {"label": 1})
+        for accept in ("image/png", "image/webp", "application/json")
+    }
+    assert len(tags) == 15
+    for response in (http.post("/generate", params=asked), http.get("/generate", params=DIGITS)):
+        assert "ETag" not in response.headers
+    assert "Cache-Control" not in http.post("/generate", params=asked).headers
+    assert http.post("/generate", params=DIGITS).headers["Cache-Control"] == "no-store"
 
 
 def test_the_label_header_is_there_for_one_image_of_a_model_with_classes(http: httpx.Client) -> None:
