@@ -58,6 +58,10 @@ class ZipWriter:
         self._archive.close()
         return self._tail.take()
 
+    def discard(self) -> None:
+        """Nobody wants the rest: what is closed or thrown away otherwise would still write its directory."""
+        self._archive.fp = None
+
     def _store(self, name: str, data: bytes) -> None:
         entry = zipfile.ZipInfo(name)  # of 1 January 1980, where ZIP's calendar begins
         entry.create_system, entry.external_attr = 3, 0o644 << 16  # Unix, readable

@@ -63,8 +63,9 @@ class RequestObserver:
             code = LEFT
             raise
         except Exception as error:  # a fault of limner, answered here so that its answer has an id too
-            failure = error
-            if started:
+            failure = error.__cause__ if started and isinstance(error.__cause__, LimnerError) else error
+            if started:  # too late for words: the connection is cut, so that a short body is an error to the client
+                code = 500
                 raise
             await unexpected()(scope, receive, send_marked)
         finally:

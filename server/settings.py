@@ -29,7 +29,8 @@ class Settings(BaseModel):
     engine_threads: int | None = Field(
         default=None, ge=1, le=1024, description="CPU threads of one batch; default: all cores"
     )
-    max_images: int = Field(default=1024, ge=1, description="largest n of one answer")
+    max_images: int = Field(default=1024, ge=1, description="largest n of an answer that is made before it is sent")
+    max_streamed: int = Field(default=100_000, ge=1, description="largest n as npy or zip: sent while it is made")
     max_sheet: int = Field(default=256, ge=1, description="largest n of a picture format")
     max_pixels: int = Field(default=1 << 24, ge=1, description="of one answer whose pixels are scaled up")
     queue_images: int = Field(default=4096, ge=1, description="images waiting for one model; more are refused with 429")

@@ -4,24 +4,32 @@ import importlib.metadata
 import math
 import secrets
 import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import anyio.to_thread
+import numpy as np
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from export.bundle import Manifest
 from server import images, schemas
+from server.archive import ZipWriter
+from server.batcher import Generated
 from server.caching import NEVER, control, etag, has_it
 from server.errors import PROBLEM, InvalidParameter, NotReady
 from server.identity import Identity
-from server.images import MEDIA_TYPES
+from server.images import MEDIA_TYPES, npy_header
 from server.pictures import LARGEST_SIDE, PICTURE_FORMATS, QUALITY_FORMATS
 from server.repository import LiveModel
 from server.schemas import GenerateRequest
+from server.settings import Settings
 from server.state import State
+from server.streaming import Streamed, blocks
 from training.latents import DRAWN_SEEDS, Asked
 
 router = APIRouter()
@@ -29,64 +37,130 @@ router = APIRouter()
 VERSION = importlib.metadata.version("limner")
 HEADERS = ("X-Limner-Seed", "X-Limner-Label", "X-Limner-Model", "X-Request-Id", "Server-Timing", "ETag")
 INLINE_PIXELS = 1 << 14  # encoded in the event loop; more go to a thread, whose hop takes longer than so many as PNG
+STREAMED_FORMATS = ("npy", "zip")
 SLOW = 16  # times as long takes a pixel of jpeg and webp, at least
+
+
+@dataclass(frozen=True)
+class _Order:
+    """A request that was understood: which images of which model, for whom, in how much time, and how written."""
+
+    request: Request
+    state: State
+    model: LiveModel
+    format: str
+    images: Asked
+    pixels: int
+    seconds: float
+    asked: GenerateRequest
+
+    @property
+    def low(self) -> bool:
+        return self.asked.priority == "low"
+
+    def identity(self, label: int | None) -> Identity:
+        model, images = self.model, self.images
+        facts = (model.name, model.version, model.bundle.digest, model.artifact)
+        return Identity(*facts, images.seed, label, images.truncation)
 
 
 async def generate(request: Request) -> Response:
     """Images of a class, or of all classes, from a seed.
 
-    Image *i* is the image of `seed + i`: the same bytes alone, in any batch, on any replica.
+    Image *i* is the image of `seed + i`: the same bytes alone, in any batch, on any replica. More than 1,024 (as npy or
+    zip) are sent while they are made.
     """
     state: State = request.app.state.limner
     if state.drain.started:
         raise NotReady("the server is draining", "Ask another replica.", retry_after=1)
+    order = await _understood(request, state)
+    headers = {"X-Limner-Seed": str(order.images.seed), "X-Limner-Model": order.model.title} | _caching(order)
+    if "ETag" in headers and has_it(",".join(request.headers.getlist("if-none-match")), headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    streamed = order.images.count > state.settings.max_images
+    return await (_streamed(order, headers) if streamed else _whole(order, headers))
+
+
+async def _understood(request: Request, state: State) -> _Order:
+    """Raises the RequestErrors of design section 5."""
     asked = await schemas.read(request, state.settings.max_body_bytes)
     model = state.repository.get(asked.model, asked.version)
     format = schemas.choose_format(asked.format, ",".join(request.headers.getlist("accept")))
-    most = state.settings.max_sheet if format in PICTURE_FORMATS else state.settings.max_images
+    most = _most(format, state.settings)
     if asked.n > most:
         raise InvalidParameter("n", asked.n, f"an integer from 1 to {most} as {format}")
-    given = model.label_index(asked.label)
-    pixels = _pixels(asked, format, model.bundle.manifest, state.settings.max_pixels)
     seed = secrets.randbelow(DRAWN_SEEDS) if asked.seed is None else asked.seed
-    manifest = model.bundle.manifest
-    seconds = _seconds(asked.timeout_ms, state.settings.timeout_seconds)
-    caching = _caching(request, asked, seed, given, format, model)
-    if caching.get("ETag") and has_it(",".join(request.headers.getlist("if-none-match")), caching["ETag"]):
-        return Response(status_code=304, headers=caching)
-    arrived = time.monotonic()
-    with state.metrics.waiting(model.title):
-        wanted = Asked(seed, asked.n, given, asked.truncation)
-        made = await model.generate(wanted, seconds, asked.priority == "low", partial(_left, request))
-    labels = made.labels
-    label = int(labels[0]) if labels is not None and asked.n == 1 else given
-    identity = Identity(model.name, model.version, model.bundle.digest, model.artifact, seed, label, asked.truncation)
-    began = time.perf_counter()
-    work = partial(
-        images.encode,
-        format,
-        made.images,
-        identity,
-        labels,
-        manifest.class_names,
-        scale=asked.scale,
-        quality=asked.quality,
+    return _Order(
+        request=request,
+        state=state,
+        model=model,
+        format=format,
+        images=Asked(seed, asked.n, model.label_index(asked.label), asked.truncation),
+        pixels=_pixels(asked, format, model.bundle.manifest, state.settings.max_pixels),
+        seconds=_seconds(asked.timeout_ms, state.settings.timeout_seconds),
+        asked=asked,
     )
-    inline = pixels * (SLOW if format in QUALITY_FORMATS else 1) <= INLINE_PIXELS
+
+
+async def _whole(order: _Order, headers: dict[str, str]) -> Response:
+    """All images, then the body."""
+    model, metrics, asked = order.model, order.state.metrics, order.asked
+    arrived = time.monotonic()
+    with metrics.waiting(model.title):
+        made = await model.generate(order.images, order.seconds, order.low, partial(_left, order.request))
+    label = order.images.label
+    if made.labels is not None and asked.n == 1:
+        label = int(made.labels[0])
+        headers["X-Limner-Label"] = str(label)
+    assert label is None or isinstance(label, int)
+    names = model.bundle.manifest.class_names
+    work = partial(images.encode, order.format, made.images, order.identity(label), made.labels, names)
+    began = time.perf_counter()
+    inline = order.pixels * (SLOW if order.format in QUALITY_FORMATS else 1) <= INLINE_PIXELS
+    work = partial(work, scale=asked.scale, quality=asked.quality)
     body = work() if inline else await anyio.to_thread.run_sync(work)
     encode_seconds = time.perf_counter() - began
-    state.metrics.encode.labels(model.title).observe(encode_seconds)
-    if time.monotonic() > arrived + seconds:
-        state.metrics.late.labels(model.title).inc()
-    headers = {
-        "X-Limner-Seed": str(seed),
-        "X-Limner-Model": model.title,
-        "Server-Timing": f"queue;dur={made.queue_seconds * 1e3:.3f}, compute;dur={made.compute_seconds * 1e3:.3f}, "
-        f"encode;dur={encode_seconds * 1e3:.3f}",
-    } | caching
-    if label is not None and asked.n == 1:
-        headers["X-Limner-Label"] = str(label)
-    return Response(body, headers=headers, media_type=MEDIA_TYPES[format])
+    metrics.encode.labels(model.title).observe(encode_seconds)
+    if time.monotonic() > arrived + order.seconds:
+        metrics.late.labels(model.title).inc()
+    spans = {"queue": made.queue_seconds, "compute": made.compute_seconds, "encode": encode_seconds}
+    headers["Server-Timing"] = ", ".join(f"{name};dur={seconds * 1e3:.3f}" for name, seconds in spans.items())
+    return Response(body, headers=headers, media_type=MEDIA_TYPES[order.format])
+
+
+async def _streamed(order: _Order, headers: dict[str, str]) -> Response:
+    """The head once the first block is made, and each block as it comes."""
+    model, manifest = order.model, order.model.bundle.manifest
+    made = blocks(model, order.images, order.seconds, order.low, partial(_left, order.request))
+    with order.state.metrics.waiting(model.title):
+        first = await anext(made)
+    pieces = _npy(order, first, made) if order.format == "npy" else _zip(order, first, made)
+    if order.format == "npy":
+        shape = (manifest.height, manifest.width, manifest.channels)
+        headers["Content-Length"] = str(npy_header(order.images.count, shape)[1])
+    if order.request.method == "HEAD":
+        await made.aclose()
+        return Response(headers=headers, media_type=MEDIA_TYPES[order.format])
+    return Streamed(pieces, headers, MEDIA_TYPES[order.format])
+
+
+async def _npy(order: _Order, first: Generated, rest: AsyncGenerator[Generated]) -> AsyncGenerator[bytes]:
+    async with aclosing(rest):
+        yield npy_header(order.images.count, first.images.shape[1:])[0] + first.images.tobytes()
+        async for block in rest:
+            yield block.images.tobytes()
+
+
+async def _zip(order: _Order, first: Generated, rest: AsyncGenerator[Generated]) -> AsyncGenerator[bytes]:
+    archive = ZipWriter(order.identity(None), order.model.bundle.manifest.class_names, scale=order.asked.scale)
+    try:
+        async with aclosing(rest):
+            yield await anyio.to_thread.run_sync(archive.add, first.images, first.labels)
+            async for block in rest:
+                yield await anyio.to_thread.run_sync(archive.add, block.images, block.labels)
+        yield await anyio.to_thread.run_sync(archive.finish)
+    finally:
+        archive.discard()
 
 
 async def _left(request: Request) -> None:
@@ -95,18 +169,26 @@ async def _left(request: Request) -> None:
         pass
 
 
-def _caching(
-    request: Request, asked: GenerateRequest, seed: int, label: int | None, format: str, model: LiveModel
-) -> dict[str, str]:
+def _caching(order: _Order) -> dict[str, str]:
     """Headers for caches. Only what a URL says whole has an ETag."""
-    headers = {"Vary": "Accept"}
-    if request.method not in ("GET", "HEAD"):
+    asked, model, headers = order.asked, order.model, {"Vary": "Accept"}
+    if order.request.method not in ("GET", "HEAD"):
         return headers | ({"Cache-Control": NEVER} if asked.seed is None else {})
     headers["Cache-Control"] = control(asked.seed, asked.version)
     if asked.seed is not None:
+        label = order.images.label
+        assert not isinstance(label, np.ndarray)
         made_by = (model.title, model.bundle.digest, model.artifact, VERSION)
-        headers["ETag"] = etag(*made_by, seed, asked.n, label, asked.truncation, format, asked.quality, asked.scale)
+        asked_for = (asked.seed, asked.n, label, asked.truncation, order.format, asked.quality, asked.scale)
+        headers["ETag"] = etag(*made_by, *asked_for)
     return headers
+
+
+def _most(format: str, settings: Settings) -> int:
+    """Images of one answer."""
+    if format in PICTURE_FORMATS:
+        return settings.max_sheet
+    return settings.max_streamed if format in STREAMED_FORMATS else settings.max_images
 
 
 def _pixels(asked: GenerateRequest, format: str, manifest: Manifest, most: int) -> int:
@@ -117,6 +199,8 @@ def _pixels(asked: GenerateRequest, format: str, manifest: Manifest, most: int) 
         raise InvalidParameter("scale", asked.scale, "1", "npy holds the pixels as they are")
     unscaled = asked.n * manifest.height * manifest.width
     largest = math.isqrt(max(most, unscaled) // unscaled)
+    if format == "zip":  # a picture at a time
+        largest = math.isqrt(max(1, most // (manifest.height * manifest.width)))
     if format in PICTURE_FORMATS:
         columns = math.isqrt(asked.n - 1) + 1
         largest = min(largest, LARGEST_SIDE[format] // (columns * max(manifest.height, manifest.width)))

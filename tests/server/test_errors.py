@@ -1,76 +1,21 @@
 """What goes wrong inside, as a client and the log see it: the whole application with an engine that misbehaves."""
 
-import io
 import json
 import socket
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-import structlog
 
-from export.engines import Engine, EngineError, NonFinite
-from server import images, repository
+from export.engines import EngineError, NonFinite
+from server import images
 from server.errors import InvalidParameter, Overloaded, problem, shorten
-from server.process import in_background
-from server.settings import Settings
 
 PATIENCE = 20.0  # seconds until a test that would hang fails
-
-
-class Saboteur:
-    """The real engine, until `sabotage` is set to what shall happen instead."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.artifact, self.buckets = engine.artifact, engine.buckets
-        self.describe, self.close = engine.describe, engine.close
-        self.sabotage: Any = None
-
-    def run(self, z: np.ndarray, label: np.ndarray | None) -> np.ndarray:
-        made = self.engine.run(z, label)
-        return made if self.sabotage is None else self.sabotage(made)
-
-
-@dataclass(frozen=True)
-class Application:
-    """limner on a port of this process, serving `plain`: a client of it, its engine, and what it wrote to stderr."""
-
-    client: httpx.Client
-    engine: Saboteur
-    stderr: io.StringIO
-
-    def logged(self, lines: int) -> list[dict[str, Any]]:
-        """All that was written, once it is that many lines: the last one follows the answer. Each of them is JSON."""
-        until = time.monotonic() + PATIENCE
-        while self.stderr.getvalue().count("\n") < lines and time.monotonic() < until:
-            time.sleep(0.005)
-        return [json.loads(line) for line in self.stderr.getvalue().splitlines()]
-
-
-@pytest.fixture
-def application(request: pytest.FixtureRequest, models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Application]:
-    opened: list[Saboteur] = []
-    real, stderr = repository.open_engine, io.StringIO()
-
-    def open_engine(*arguments: Any) -> Saboteur:
-        opened.append(Saboteur(real(*arguments)))
-        return opened[-1]
-
-    monkeypatch.setattr(repository, "open_engine", open_engine)
-    monkeypatch.setattr(sys, "stderr", stderr)
-    settings = Settings(models=models / "plain", **getattr(request, "param", {}))
-    with in_background(settings) as url, httpx.Client(base_url=url, timeout=PATIENCE) as client:
-        yield Application(client, opened[-1], stderr)
-    structlog.reset_defaults()
 
 
 def failed(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
@@ -89,7 +34,7 @@ def fails(made: np.ndarray) -> np.ndarray:
 
 
 def test_an_engine_that_raises_is_a_500_and_a_line_for_the_batch_and_for_the_request(
-    application: Application,
+    application: Any,
 ) -> None:
     application.engine.sabotage = fails
     answer = application.client.get("/generate?n=3", headers={"X-Request-Id": "find-me"})
@@ -107,7 +52,7 @@ def test_an_engine_that_raises_is_a_500_and_a_line_for_the_batch_and_for_the_req
     assert len(application.logged(3)) == 3
 
 
-def test_a_log_that_cannot_be_written_stops_neither_the_engine_nor_the_answers(application: Application) -> None:
+def test_a_log_that_cannot_be_written_stops_neither_the_engine_nor_the_answers(application: Any) -> None:
     """Such as the closed pipe that `limner serve 2>&1 | head` leaves."""
     application.engine.sabotage = fails
     application.stderr.close()
@@ -116,7 +61,7 @@ def test_a_log_that_cannot_be_written_stops_neither_the_engine_nor_the_answers(a
     assert application.client.get("/generate").status_code == 200
 
 
-def test_rows_that_are_not_finite_are_a_500_that_names_them_so(application: Application) -> None:
+def test_rows_that_are_not_finite_are_a_500_that_names_them_so(application: Any) -> None:
     def blown(made: np.ndarray) -> np.ndarray:
         raise NonFinite([1], made)
 
@@ -125,7 +70,7 @@ def test_rows_that_are_not_finite_are_a_500_that_names_them_so(application: Appl
 
 
 def test_a_fault_of_limner_is_a_500_with_an_id_and_its_traceback_only_in_one_line_of_the_log(
-    application: Application, monkeypatch: pytest.MonkeyPatch
+    application: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any, **__: Any) -> bytes:
         raise RuntimeError("sabotage of the encoder")
@@ -146,7 +91,7 @@ def test_a_fault_of_limner_is_a_500_with_an_id_and_its_traceback_only_in_one_lin
 
 
 @pytest.mark.parametrize("application", [{"queue_images": 4, "max_images": 4}], indirect=True)
-def test_more_images_than_the_queue_holds_are_429_with_retry_after(application: Application) -> None:
+def test_more_images_than_the_queue_holds_are_429_with_retry_after(application: Any) -> None:
     running, let_go = threading.Event(), threading.Event()
 
     def hangs(made: np.ndarray) -> np.ndarray:
@@ -168,7 +113,7 @@ def test_more_images_than_the_queue_holds_are_429_with_retry_after(application: 
     assert application.logged(0) == []  # the request's fault is no line of the log
 
 
-def test_an_engine_s_own_error_reaches_the_log_with_its_cause(application: Application) -> None:
+def test_an_engine_s_own_error_reaches_the_log_with_its_cause(application: Any) -> None:
     def refuses(made: np.ndarray) -> np.ndarray:
         raise EngineError("ONNX Runtime failed on a batch") from RuntimeError("the reason underneath")
 
@@ -178,7 +123,7 @@ def test_an_engine_s_own_error_reaches_the_log_with_its_cause(application: Appli
     assert all("the reason underneath" in line["cause"] for line in (batch, retry))
 
 
-def test_a_client_that_leaves_while_it_sends_is_nobody_s_fault(application: Application) -> None:
+def test_a_client_that_leaves_while_it_sends_is_nobody_s_fault(application: Any) -> None:
     address = (application.client.base_url.host, application.client.base_url.port or 80)
     with socket.create_connection(address) as connection:
         connection.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
@@ -189,15 +134,8 @@ def test_a_client_that_leaves_while_it_sends_is_nobody_s_fault(application: Appl
     assert application.logged(0) == []
 
 
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not holds() and time.monotonic() < end:
-        time.sleep(0.01)
-    assert holds()
-
-
 @pytest.mark.parametrize("request_line", ["GET /generate?n=100&format=npy", "POST /generate?n=100&format=npy"])
-def test_a_client_that_leaves_the_queue_gives_its_places_back(application: Application, request_line: str) -> None:
+def test_a_client_that_leaves_the_queue_gives_its_places_back(application: Any, request_line: str) -> None:
     """While the engine is busy with somebody else: nothing is made for who has gone."""
     running, let_go, sizes = threading.Event(), threading.Event(), list[int]()
 
@@ -217,10 +155,10 @@ def test_a_client_that_leaves_the_queue_gives_its_places_back(application: Appli
         assert running.wait(PATIENCE)
         with socket.create_connection(address) as connection:
             connection.sendall(f"{request_line} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
-            until(lambda: metric('limner_queued_images{model="plain@1"} 100.0'))
-        until(lambda: metric('limner_queued_images{model="plain@1"} 0.0'))
-        until(lambda: metric('limner_cancelled_total{model="plain@1"} 1.0'))
-        until(lambda: metric('limner_requests_total{code="499",route="/generate"} 1.0'))
+            application.until(lambda: metric('limner_queued_images{model="plain@1"} 100.0'))
+        application.until(lambda: metric('limner_queued_images{model="plain@1"} 0.0'))
+        application.until(lambda: metric('limner_cancelled_total{model="plain@1"} 1.0'))
+        application.until(lambda: metric('limner_requests_total{code="499",route="/generate"} 1.0'))
         let_go.set()
         assert first.result().status_code == 200
     assert sizes == [3]
@@ -228,7 +166,7 @@ def test_a_client_that_leaves_the_queue_gives_its_places_back(application: Appli
 
 
 @pytest.mark.parametrize("application", [{"timeout_seconds": 0.05}], indirect=True)
-def test_no_picture_in_time_is_a_504(application: Application) -> None:
+def test_no_picture_in_time_is_a_504(application: Any) -> None:
     let_go = threading.Event()
 
     def hangs(made: np.ndarray) -> np.ndarray:
@@ -245,11 +183,14 @@ def test_no_picture_in_time_is_a_504(application: Application) -> None:
     assert (line["event"], line["code"], line["trace"]) == ("request failed", 504, None)
 
 
-@pytest.mark.parametrize("application", [{"max_images": 8, "max_sheet": 4, "max_body_bytes": 10}], indirect=True)
-def test_the_limits_are_those_of_the_settings(application: Application) -> None:
+@pytest.mark.parametrize(
+    "application", [{"max_images": 8, "max_sheet": 4, "max_streamed": 10, "max_body_bytes": 10}], indirect=True
+)
+def test_the_limits_are_those_of_the_settings(application: Any) -> None:
     ask = application.client.post
     assert [ask(f"/generate?n={n}").status_code for n in (4, 5)] == [200, 422]
-    assert [ask(f"/generate?n={n}&format=npy").status_code for n in (8, 9)] == [200, 422]
+    assert [ask(f"/generate?n={n}&format=json").status_code for n in (8, 9)] == [200, 422]
+    assert [ask(f"/generate?n={n}&format=npy").status_code for n in (8, 9, 10, 11)] == [200, 200, 200, 422]
     assert [ask("/generate", json={"label": None, "n": 1}).status_code, ask("/generate", json={}).status_code] == [
         413,
         200,

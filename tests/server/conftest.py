@@ -1,0 +1,80 @@
+"""limner on a port of the test's own process, with an engine that can be told to misbehave."""
+
+import io
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import structlog
+
+from export.engines import Engine
+from server import repository
+from server.process import in_background
+from server.settings import Settings
+
+PATIENCE = 20.0  # seconds until a test that would hang fails
+
+
+class Saboteur:
+    """The real engine, until `sabotage` is set to what shall happen instead."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.artifact, self.buckets = engine.artifact, engine.buckets
+        self.describe, self.close = engine.describe, engine.close
+        self.sabotage: Any = None
+
+    def run(self, z: np.ndarray, label: np.ndarray | None) -> np.ndarray:
+        made = self.engine.run(z, label)
+        return made if self.sabotage is None else self.sabotage(made)
+
+
+@dataclass(frozen=True)
+class Application:
+    """limner on a port of this process, serving `plain`: a client of it, its engine, and what it wrote to stderr."""
+
+    client: httpx.Client
+    engine: Saboteur
+    stderr: io.StringIO
+
+    def metric(self, line: str) -> bool:
+        """Whether /metrics has this line."""
+        return line in self.client.get("/metrics").text.splitlines()
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait for it."""
+        end = time.monotonic() + PATIENCE
+        while not holds() and time.monotonic() < end:
+            time.sleep(0.01)
+        assert holds()
+
+    def logged(self, lines: int) -> list[dict[str, Any]]:
+        """All that was written, once it is that many lines: the last one follows the answer. Each of them is JSON."""
+        until = time.monotonic() + PATIENCE
+        while self.stderr.getvalue().count("\n") < lines and time.monotonic() < until:
+            time.sleep(0.005)
+        return [json.loads(line) for line in self.stderr.getvalue().splitlines()]
+
+
+@pytest.fixture
+def application(request: pytest.FixtureRequest, models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Application]:
+    opened: list[Saboteur] = []
+    real, stderr = repository.open_engine, io.StringIO()
+
+    def open_engine(*arguments: Any) -> Saboteur:
+        opened.append(Saboteur(real(*arguments)))
+        return opened[-1]
+
+    monkeypatch.setattr(repository, "open_engine", open_engine)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    settings = Settings(models=models / "plain", **getattr(request, "param", {}))
+    with in_background(settings) as url, httpx.Client(base_url=url, timeout=PATIENCE) as client:
+        yield Application(client, opened[-1], stderr)
+    structlog.reset_defaults()
