@@ -5,7 +5,10 @@ one file serves fp32, bf16 and fp16; int8 is a file of its own.
 """
 
 from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -127,11 +130,19 @@ class _Fixed:
         return self._request.get_tensor("image").data.copy(), self._request.get_tensor("check").data.copy()
 
 
+@cache
+def _only_core(openvino: ModuleType) -> Any:
+    """The process's one Core, which lives as long as the process.
+
+    OpenVINO's CPU plug-in gives the thread that loads it another stack for signals. If the last Core goes in another
+    thread, that stack goes too, and the next Ctrl-C is a segmentation fault (seen with 2026.4.1).
+    """
+    return openvino.Core()
+
+
 def _core() -> Any:
     try:
-        import openvino
-
-        return openvino.Core()
+        return _only_core(import_module("openvino"))
     except (ImportError, RuntimeError) as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "openvino":
             raise EngineError("openvino is not installed", "In limner's folder: pip install '.[openvino]'.") from error

@@ -1,6 +1,9 @@
 """OpenVINO draws ONNX Runtime's pictures in fp32, and in another precision only where it was asked for and is there."""
 
 import gc
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,3 +171,23 @@ def test_requests_keep_the_core_that_made_them(graphs: dict[str, Path]) -> None:
     gc.collect()
     first, second = (engine.run(*batch("gan", 3)) for engine in engines)
     assert np.abs(first.astype(int) - second).max() <= 1
+
+
+def test_an_engine_that_another_thread_closes_leaves_a_process_that_takes_signals() -> None:
+    """As a server does, whose engines are closed by the threads that run them."""
+    code = (
+        "import gc, os, signal, threading\n"
+        "from export.doctor import PROBE\n"
+        "from export.engines import open_engine\n"
+        "opened = [open_engine('openvino', 'fp32', PROBE, (1, 2))]\n"
+        "def close():\n"
+        "    opened.pop().close()\n"
+        "    gc.collect()\n"
+        "thread = threading.Thread(target=close)\n"
+        "thread.start()\n"
+        "thread.join()\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == -signal.SIGINT, done.stderr
+    assert done.stderr.splitlines()[-1] == "KeyboardInterrupt"
