@@ -61,7 +61,7 @@ class Batcher:
     """Owns an engine. Every method may be called from any thread, `step` by one at a time.
 
     `compose` makes a batch's z and labels when its members are known. `deliver` hears, once for each request that was
-    neither refused nor cancelled, what became of it; it must not raise, nor call back.
+    neither refused nor cancelled, what became of it; it must not call back.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Batcher:
         """Its deadline has come: deliver that, unless it is settled."""
         with self._changed:
             settled = self._settle(request, _expired(request))
-        self._deliver(settled)
+        self._tell(settled)
 
     def step(self) -> bool:
         """Run the next batch, if something waits; whether there was one."""
@@ -131,8 +131,7 @@ class Batcher:
                 if start == 0:
                     request.queue_seconds = now - request.arrived
             self._free_at = now + self._cost.batch(size) if parts else 0.0
-        if settled:
-            self._deliver(settled)
+        self._tell(settled)
         if not parts:
             return False
         try:
@@ -219,8 +218,7 @@ class Batcher:
             return whole
         with self._changed:
             settled = self._received(parts, images, label, seconds, bad, error)
-        if settled:
-            self._deliver(settled)
+        self._tell(settled)
         return None
 
     def _received(
@@ -254,7 +252,12 @@ class Batcher:
     def _fail(self, parts: Sequence[Part], error: EngineError) -> None:
         with self._changed:
             settled = [pair for part in parts for pair in self._settle(part.request, error)]
-        self._deliver(settled)
+        self._tell(settled)
+
+    def _tell(self, settled: Settled) -> None:
+        if settled:
+            with suppress(Exception):  # whoever cannot be told is no reason to stop the engine
+                self._deliver(settled)
 
     def _settle(self, request: Request, outcome: Generated | LimnerError) -> Settled:
         """Once, and nothing of it waits any more."""

@@ -183,6 +183,9 @@ def validate(pairs: Iterable[tuple[str, Any]]) -> GenerateRequest:
 async def _body(request: Request, limit: int) -> bytes:
     if request.method not in ("POST", "PUT"):
         return b""
+    announced = request.headers.get("content-length", "0")
+    if _DECIMAL.fullmatch(announced) and int(announced) > limit:
+        raise TooLarge(f"the body is over {limit} bytes", "Send a smaller one.")
     body = b""
     async for part in request.stream():
         body += part

@@ -3,14 +3,18 @@
 Each field is read from `LIMNER_<FIELD>` where no flag is given.
 """
 
+import re
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_settings import NoDecode
 
 from export.bundle import NAME
 from export.choice import AUTO
 from export.engines import ENGINES, PRECISIONS
 
+ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s,]+")
 CHECKOUT_OR_SITE = Path(__file__).resolve().parents[1]  # the wheel keeps the checkout's layout
 
 
@@ -36,8 +40,24 @@ class Settings(BaseModel):
     queue_images: int = Field(default=4096, ge=1, description="images waiting for one model; more are refused with 429")
     timeout_seconds: float = Field(default=30.0, gt=0, description="from arrival to pixels")
     max_body_bytes: int = Field(default=1 << 20, ge=1)
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="origins of pages that may ask from a browser, by commas: https://a.example; * for all"
+    )
     drain_seconds: float = Field(default=20.0, ge=0, description="for requests in flight after SIGTERM")
     playground: Path = Field(default=CHECKOUT_OR_SITE / "clients" / "playground", description="static page at /")
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _by_commas(cls, origins: object) -> object:
+        return [part.strip() for part in origins.split(",") if part.strip()] if isinstance(origins, str) else origins
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError("name scheme, host and port alone, such as https://a.example:8080, or *")
+        return origins
 
     @field_validator("engine")
     @classmethod

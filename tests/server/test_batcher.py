@@ -370,7 +370,12 @@ def test_whatever_else_breaks_the_next_batch_is_run() -> None:
     def observe(batch: Batch) -> None:
         raise OSError("the log's pipe is closed")
 
-    bench = Bench(compose=broken, observe=observe)
+    class Deaf(Bench):
+        def deliver(self, settled: Settled) -> None:
+            super().deliver(settled)
+            raise RuntimeError("the event loop is closed")
+
+    bench = Deaf(compose=broken, observe=observe)
     failed = bench.ask(1)
     bench.run()
     other = bench.ask(2)

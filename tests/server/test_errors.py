@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +15,8 @@ import pytest
 from export.engines import EngineError, NonFinite
 from server import images
 from server.errors import InvalidParameter, Overloaded, problem, shorten
+from server.settings import Settings
+from training.precedence import resolve
 
 PATIENCE = 20.0  # seconds until a test that would hang fails
 
@@ -121,6 +124,53 @@ def test_an_engine_s_own_error_reaches_the_log_with_its_cause(application: Any) 
     failed(application.client.get("/generate"), 500, "engine")
     batch, retry, _ = application.logged(3)
     assert all("the reason underneath" in line["cause"] for line in (batch, retry))
+
+
+@pytest.mark.parametrize("application", [{"cors_origins": "https://a.example, https://b.example:8080"}], indirect=True)
+def test_pages_of_named_origins_may_ask_and_read_what_is_said_of_an_image(application: Any) -> None:
+    for origin, allowed in (("https://b.example:8080", True), ("https://c.example", False)):
+        answer = application.client.post("/generate", headers={"Origin": origin})
+        assert (answer.headers.get("Access-Control-Allow-Origin") == origin) == allowed
+        if allowed:
+            assert "X-Limner-Seed" in answer.headers["Access-Control-Expose-Headers"]
+        wish = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        assert (application.client.options("/generate", headers=wish).status_code == 200) == allowed
+
+
+def test_without_a_setting_no_other_page_may_ask(application: Any) -> None:
+    answer = application.client.post("/generate", headers={"Origin": "https://a.example"})
+    assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+
+
+@pytest.mark.parametrize("origins", ["a.example", "https://a.example/", "https://a.example/page", "https://"])
+def test_what_is_no_origin_is_refused(origins: str, models: Path) -> None:
+    with pytest.raises(ValueError, match="scheme, host and port"):
+        Settings(models=models, cors_origins=origins)  # type: ignore[arg-type]
+
+
+def test_origins_come_from_the_environment(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIMNER_CORS_ORIGINS", "https://a.example, *")
+    assert resolve(Settings, {"models": models}, "LIMNER_").cors_origins == ("https://a.example", "*")
+
+
+def test_what_could_not_be_done_in_time_is_429_at_once(application: Any) -> None:
+    running, let_go = threading.Event(), threading.Event()
+
+    def hangs(made: np.ndarray) -> np.ndarray:
+        running.set()
+        let_go.wait(PATIENCE)
+        return made
+
+    application.engine.sabotage = hangs
+    with ThreadPoolExecutor() as askers:
+        first = askers.submit(application.client.get, "/generate?n=1024&format=npy")
+        assert running.wait(PATIENCE)
+        answer = application.client.get("/generate?n=1024&format=npy&timeout_ms=1")
+        let_go.set()
+        assert first.result().status_code == 200
+    failed(answer, 429, "deadline-unreachable")
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert application.metric('limner_rejected_total{model="plain@1",reason="deadline-unreachable"} 1.0')
 
 
 def test_a_client_that_leaves_while_it_sends_is_nobody_s_fault(application: Any) -> None:

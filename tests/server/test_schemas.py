@@ -40,6 +40,16 @@ def asked(
     return asyncio.run(read(Request(scope, receive), LIMIT))
 
 
+def test_a_body_that_is_announced_too_large_is_refused_before_it_is_read() -> None:
+    async def receive() -> dict[str, Any]:
+        pytest.fail("it was read")
+
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(LIMIT + 1).encode())]
+    scope = {"type": "http", "method": "POST", "path": "/generate", "query_string": b"", "headers": headers}
+    with pytest.raises(TooLarge):
+        asyncio.run(read(Request(scope, receive), LIMIT))
+
+
 def refused(query: str = "", body: bytes | str = b"", **how: Any) -> dict[str, Any]:
     """The problem details of a refusal, which must also be a body that can be sent."""
     with pytest.raises(RequestError) as caught:
