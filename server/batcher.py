@@ -126,7 +126,7 @@ class Batcher:
             now = self._clock()
             settled = [pair for late in self._backlog.sweep(now) for pair in self._settle(late, _expired(late))]
             parts = self._backlog.take()
-            size = sum(part.stop - part.start for part in parts)
+            size = _size(parts)
             for request, start, _ in parts:
                 if start == 0:
                     request.queue_seconds = now - request.arrived
@@ -177,30 +177,28 @@ class Batcher:
 
     def _run(self, parts: Sequence[Part], reason: Reason) -> None:
         """A batch; and the halves of one that failed as a whole, each once."""
-        rows = self._compose(parts)
-        error = self._once(parts, rows, reason)
-        if error is None:
+        if self._once(parts, reason) is None:
             return
-        size = len(rows[0])
-        for start, stop in ((0, size // 2), (size // 2, size)):
-            half = _between(parts, start, stop)
+        size = _size(parts)
+        for half in (_between(parts, 0, size // 2), _between(parts, size // 2, size)):
             if all(part.request.settled for part in half):  # nobody waits, or there is no row in it
                 continue
-            z, label = rows
-            error = self._once(half, (z[start:stop], None if label is None else label[start:stop]), "retry")
+            error = self._once(half, "retry")
             if error is not None:
                 self._fail(half, error)
 
-    def _once(self, parts: Sequence[Part], rows: Rows, reason: Reason) -> EngineError | None:
-        """Run the engine once and deliver what came; why all of it failed, if it did."""
-        z, label = rows
+    def _once(self, parts: Sequence[Part], reason: Reason) -> EngineError | None:
+        """Compose, run the engine once and deliver what came; why all of it failed, if it did."""
+        size = _size(parts)
         bad: frozenset[int] = frozenset()
-        images, error, whole = np.empty(0), None, None
+        images, label, error, whole = np.empty(0), None, None, None
         began = self._clock()
         try:
+            z, label = self._compose(parts)
+            began = self._clock()
             images = self._engine.run(z, label)
-            if len(images) != len(z):
-                raise EngineError(f"the engine gave {len(images)} images for {len(z)} latents")
+            if len(images) != size:
+                raise EngineError(f"the engine gave {len(images)} images for {size} latents")
         except NonFinite as caught:
             images, bad, error = caught.images, frozenset(caught.rows), caught
         except EngineError as caught:
@@ -208,12 +206,12 @@ class Batcher:
         except Exception as caught:  # no engine should, but any library may
             error = whole = _wrapped(caught)
         seconds = self._clock() - began
-        padded = next((bucket for bucket in self._engine.buckets if bucket >= len(z)), len(z))
+        padded = next((bucket for bucket in self._engine.buckets if bucket >= size), size)
         if whole is None:
             self._cost.learn(padded, seconds)
         waits = tuple(part.request.queue_seconds for part in parts if part.start == 0 and reason != "retry")
         with suppress(Exception):  # a log whose pipe is closed is no reason to stop the engine
-            self._observe(Batch(len(z), padded, len(z) if whole else len(bad), reason, seconds, waits, error))
+            self._observe(Batch(size, padded, size if whole else len(bad), reason, seconds, waits, error))
         if whole is not None:
             return whole
         with self._changed:
@@ -241,7 +239,8 @@ class Batcher:
             if error is not None and not bad.isdisjoint(mine):
                 settled += self._settle(request, error)
                 continue
-            request.parts.append(images[mine.start : mine.stop])
+            made = images[mine.start : mine.stop]
+            request.parts.append(made if len(made) == request.count else made.copy())  # a view would keep the batch
             if label is not None:
                 request.labels.append(label[mine.start : mine.stop])
             request.compute_seconds += seconds
@@ -274,13 +273,21 @@ class Batcher:
         self._backlog.drop(request)
 
 
-def _made(request: Request) -> Generated:
-    images, labels = (
-        arrays[0] if len(arrays) == 1 else np.concatenate(arrays) if arrays else None
-        for arrays in (request.parts, request.labels)
-    )
-    assert images is not None
-    return Generated(images, labels, request.queue_seconds, request.compute_seconds)
+def _size(parts: Sequence[Part]) -> int:
+    return sum(part.stop - part.start for part in parts)
+
+
+def _made(request: Request) -> Generated | EngineError:
+    """All of its images; or why they cannot be put together, which is no fault of those who shared its batch."""
+    try:
+        labels = _joined(request.labels) if request.labels else None
+        return Generated(_joined(request.parts), labels, request.queue_seconds, request.compute_seconds)
+    except Exception as caught:
+        return _wrapped(caught)
+
+
+def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _between(parts: Sequence[Part], start: int, stop: int) -> list[Part]:

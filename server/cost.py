@@ -13,7 +13,6 @@ from export.engines import Engine, NonFinite
 WEIGHT = 0.1  # of the newest batch
 SURPRISE = 2.0  # times what was expected that one batch may count for: a pause is no slower engine
 
-
 REPEATS = 3  # runs of each size, of which the quickest counts
 
 

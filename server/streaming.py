@@ -1,7 +1,7 @@
 """A model and a large request in, blocks of its images out, in order: two batches of it wait or run at a time.
 
-The next block is asked for when the one before it is taken. So a client that reads slowly is waited for, with no more
-than two blocks in memory, and others are queued behind two batches at most.
+The next block is asked for when the one before it is taken. So a client that reads slowly is waited for, with a few
+blocks in memory, and others are queued behind two batches of each such request at most.
 """
 
 import asyncio
@@ -24,14 +24,18 @@ PAUSE = 0.05  # seconds until a full queue is asked again
 
 
 async def blocks(
-    model: LiveModel, asked: Asked, seconds: float, low: bool = False, left: Callable[[], Awaitable[None]] | None = None
+    model: LiveModel,
+    asked: Asked,
+    size: int,
+    seconds: float,
+    low: bool = False,
+    left: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncGenerator[Generated]:
-    """Its images in blocks of the largest batch, each within `seconds` of being asked for; `left` tells of the first.
+    """Its images in blocks of `size`, each within `seconds` of being asked for; `left` tells of the first.
 
     Raises Overloaded where the first block finds no place, and as `LiveModel.generate` does. Whoever closes it, or is
     cancelled in it, leaves the queue.
     """
-    size = model.buckets[-1]
     tasks: deque[asyncio.Task[Generated]] = deque()
     try:
         for start in range(0, asked.count, size):

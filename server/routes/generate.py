@@ -131,7 +131,8 @@ async def _whole(order: _Order, headers: dict[str, str]) -> Response:
 async def _streamed(order: _Order, headers: dict[str, str]) -> Response:
     """The head once the first block is made, and each block as it comes."""
     model, manifest = order.model, order.model.bundle.manifest
-    made = blocks(model, order.images, order.seconds, order.low, partial(_left, order.request))
+    size = min(model.buckets[-1], order.state.settings.queue_images)
+    made = blocks(model, order.images, size, order.seconds, order.low, partial(_left, order.request))
     with order.state.metrics.waiting(model.title):
         first = await anext(made)
     pieces = _npy(order, first, made) if order.format == "npy" else _zip(order, first, made)
@@ -140,7 +141,10 @@ async def _streamed(order: _Order, headers: dict[str, str]) -> Response:
         headers["Content-Length"] = str(npy_header(order.images.count, shape)[1])
     if order.request.method == "HEAD":
         await made.aclose()
-        return Response(headers=headers, media_type=MEDIA_TYPES[order.format])
+        head = Response(headers=headers, media_type=MEDIA_TYPES[order.format])
+        if order.format != "npy":
+            del head.headers["Content-Length"]  # of no body: that of the zip is not known
+        return head
     return Streamed(pieces, headers, MEDIA_TYPES[order.format])
 
 
@@ -187,7 +191,7 @@ def _caching(order: _Order) -> dict[str, str]:
 def _most(format: str, settings: Settings) -> int:
     """Images of one answer."""
     if format in PICTURE_FORMATS:
-        return settings.max_sheet
+        return min(settings.max_sheet, settings.max_images)  # a picture is made before it is sent
     return settings.max_streamed if format in STREAMED_FORMATS else settings.max_images
 
 

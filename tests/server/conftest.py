@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -43,6 +44,18 @@ class Application:
     client: httpx.Client
     engine: Saboteur
     stderr: io.StringIO
+
+    def hold(self) -> tuple[threading.Event, threading.Event]:
+        """Make the engine wait in its batches: an event that says that it does, and one that lets it go."""
+        running, let_go = threading.Event(), threading.Event()
+
+        def waits(made: np.ndarray) -> np.ndarray:
+            running.set()
+            let_go.wait(PATIENCE)
+            return made
+
+        self.engine.sabotage = waits
+        return running, let_go
 
     def metric(self, line: str) -> bool:
         """Whether /metrics has this line."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from export.engines import EngineError, NonFinite
+from server import batcher
 from server.backlog import Part, Request
 from server.batcher import Batch, Batcher, Generated, Settled
 from server.cost import Cost
@@ -384,6 +385,46 @@ def test_whatever_else_breaks_the_next_batch_is_run() -> None:
     assert bench.answer(other) == [2]
 
 
+def test_latents_that_cannot_be_drawn_are_tried_once_more_and_told_as_a_batch() -> None:
+    slips = [ValueError("no latents")]
+
+    def slip(parts: Sequence[Part]) -> Any:
+        if slips:
+            raise slips.pop()
+        return compose(parts)
+
+    bench = Bench(compose=slip)
+    asked = [bench.ask(1, 2), bench.ask(3)]
+    bench.run()
+    assert [bench.answer(request) for request in asked] == [[1, 2], [3]]
+    assert [batch.reason for batch in bench.batches] == ["drained", "retry", "retry"]
+    assert isinstance(bench.batches[0].error, EngineError)
+    assert isinstance(bench.batches[0].error.__cause__, ValueError)
+
+
+def test_images_that_cannot_be_put_together_fail_their_own_request_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(arrays: list[np.ndarray]) -> np.ndarray:
+        if len(arrays) > 1:
+            raise MemoryError
+        return arrays[0]
+
+    monkeypatch.setattr(batcher, "_joined", full)
+    bench = Bench(largest=4)
+    large, small = bench.ask(1, 2, 3, 4, 5), bench.ask(6)
+    bench.run()
+    assert isinstance(bench.answer(large).__cause__, MemoryError)
+    assert bench.answer(small) == [6]
+
+
+def test_a_request_that_waits_for_more_keeps_its_own_images_and_not_its_mates() -> None:
+    bench = Bench(largest=8)
+    waiting = bench.ask(*range(50), low=True)
+    bench.ask(*range(200, 220))
+    bench.batcher.step()
+    assert [len(part) for part in waiting.parts] == [1]
+    assert all(part.base is None for part in waiting.parts)
+
+
 # anything, in any order
 
 
@@ -482,20 +523,20 @@ def test_requests_from_many_threads_at_once_all_get_their_own_images() -> None:
             arrived.release()
 
     engine = FakeEngine(8)
-    batcher = Batcher(engine, Cost({1: 0.0, 8: 0.0}), 10_000, compose, deliver)
-    worker = threading.Thread(target=batcher.work)
+    running = Batcher(engine, Cost({1: 0.0, 8: 0.0}), 10_000, compose, deliver)
+    worker = threading.Thread(target=running.work)
     worker.start()
 
     def asker(first: int) -> None:
         for number in range(first, first + 200, 4):
-            batcher.submit(Request(4, np.arange(number, number + 4)))
+            running.submit(Request(4, np.arange(number, number + 4)))
 
     threads = [threading.Thread(target=asker, args=(1000 * place,)) for place in range(8)]
     for thread in threads:
         thread.start()
     for _ in range(8 * 50):
         assert arrived.acquire(timeout=PATIENCE)
-    batcher.close()
+    running.close()
     worker.join(PATIENCE)
     assert not worker.is_alive()
     assert not wrong

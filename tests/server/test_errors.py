@@ -95,14 +95,7 @@ def test_a_fault_of_limner_is_a_500_with_an_id_and_its_traceback_only_in_one_lin
 
 @pytest.mark.parametrize("application", [{"queue_images": 4, "max_images": 4}], indirect=True)
 def test_more_images_than_the_queue_holds_are_429_with_retry_after(application: Any) -> None:
-    running, let_go = threading.Event(), threading.Event()
-
-    def hangs(made: np.ndarray) -> np.ndarray:
-        running.set()
-        let_go.wait(PATIENCE)
-        return made
-
-    application.engine.sabotage = hangs
+    running, let_go = application.hold()
     with ThreadPoolExecutor() as askers:
         first = askers.submit(application.client.get, "/generate")
         assert running.wait(PATIENCE)
@@ -154,14 +147,7 @@ def test_origins_come_from_the_environment(models: Path, monkeypatch: pytest.Mon
 
 
 def test_what_could_not_be_done_in_time_is_429_at_once(application: Any) -> None:
-    running, let_go = threading.Event(), threading.Event()
-
-    def hangs(made: np.ndarray) -> np.ndarray:
-        running.set()
-        let_go.wait(PATIENCE)
-        return made
-
-    application.engine.sabotage = hangs
+    running, let_go = application.hold()
     with ThreadPoolExecutor() as askers:
         first = askers.submit(application.client.get, "/generate?n=1024&format=npy")
         assert running.wait(PATIENCE)

@@ -139,7 +139,22 @@ def test_a_failure_before_the_first_image_is_an_answer(application: Any) -> None
     assert application.client.get(STREAM).status_code == 500
 
 
-@pytest.mark.parametrize("application", [{"queue_images": 64, "max_images": 64, "max_sheet": 64}], indirect=True)
+def test_head_of_a_long_zip_does_not_make_up_a_length(application: Any) -> None:
+    head = application.client.head(STREAM.replace("npy", "zip"))
+    assert (head.status_code, head.content) == (200, b"")
+    assert "Content-Length" not in head.headers
+
+
+@pytest.mark.parametrize("application", [{"queue_images": 64, "max_images": 16}], indirect=True)
+def test_a_picture_is_never_streamed(application: Any) -> None:
+    assert application.client.get("/generate?n=16").headers["Content-Type"] == "image/png"
+    refused = application.client.get("/generate?n=17")
+    assert (refused.status_code, refused.json()["allowed"]) == (422, "an integer from 1 to 16 as png")
+
+
+@pytest.mark.parametrize(
+    "application", [{"queue_images": size, "max_images": size} for size in (24, 64)], indirect=True
+)
 def test_a_queue_that_is_full_on_the_way_is_waited_for(application: Any) -> None:
     with application.client.stream("GET", "/generate?n=1000&format=npy") as response:
         body = b"".join(response.iter_bytes())
