@@ -62,7 +62,8 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.limner = state
-    if settings.cors_origins:
+    app.add_middleware(RequestObserver, metrics=metrics, drain=state.drain)
+    if settings.cors_origins:  # around the observer, so that a page can read its 500, too
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
@@ -70,7 +71,6 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=["*"],
             expose_headers=[*generate.HEADERS, "Retry-After"],
         )
-    app.add_middleware(RequestObserver, metrics=metrics, drain=state.drain)
     app.add_exception_handler(LimnerError, errors.on_limner_error)
     app.add_exception_handler(HTTPException, errors.on_http_exception)
     for module in (generate, models, health):

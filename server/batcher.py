@@ -206,12 +206,12 @@ class Batcher:
         except Exception as caught:  # no engine should, but any library may
             error = whole = _wrapped(caught)
         seconds = self._clock() - began
-        padded = next((bucket for bucket in self._engine.buckets if bucket >= size), size)
         if whole is None:
-            self._cost.learn(padded, seconds)
+            self._cost.learn(size, seconds)
         waits = tuple(part.request.queue_seconds for part in parts if part.start == 0 and reason != "retry")
+        failed = len(bad) if whole is None else size
         with suppress(Exception):  # a log whose pipe is closed is no reason to stop the engine
-            self._observe(Batch(size, padded, size if whole else len(bad), reason, seconds, waits, error))
+            self._observe(Batch(size, self._cost.rows(size), failed, reason, seconds, waits, error))
         if whole is not None:
             return whole
         with self._changed:

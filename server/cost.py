@@ -1,7 +1,7 @@
 """Batches that were run in, what the next ones will take out: seconds = a · images + b for each run of an engine."""
 
-import math
 import time
+from bisect import bisect_left
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -37,21 +37,27 @@ class Cost:
     """
 
     def __init__(self, measured: Mapping[int, float]) -> None:
-        """`measured`: size of a batch -> seconds; the largest size is the largest batch there will be."""
-        self.largest = max(measured)
+        """`measured`: size of a batch -> seconds, of all the sizes that the engine runs: others are filled up."""
+        self._sizes = sorted(measured)
         sizes, seconds = (np.array(values, np.float64) for values in (list(measured), list(measured.values())))
         seconds = np.maximum(seconds, 1e-9)
         table = np.stack([sizes, np.ones_like(sizes)], axis=1) / seconds[:, None]  # a relative error for each size
         (self._a, self._b), _ = nnls(table, np.ones_like(seconds))
         self._scale = 1.0
 
+    def rows(self, images: int) -> int:
+        """What the engine runs for a batch of so many, padding included."""
+        place = bisect_left(self._sizes, images)
+        return self._sizes[place] if place < len(self._sizes) else images
+
     def batch(self, images: int) -> float:
         """Seconds of one batch."""
-        return self._scale * (self._a * images + self._b)
+        return self._scale * (self._a * self.rows(images) + self._b)
 
     def work(self, images: int) -> float:
         """Seconds of so many images in batches as large as there are."""
-        return self._scale * (self._a * images + self._b * math.ceil(images / self.largest))
+        full, rest = divmod(images, self._sizes[-1])
+        return full * self.batch(self._sizes[-1]) + (self.batch(rest) if rest else 0.0)
 
     def learn(self, images: int, seconds: float) -> None:
         """A batch took that long."""

@@ -38,7 +38,7 @@ def encode(
     `scale` 1-16 draws each pixel scale x scale in all but npy; `quality` 1-100 is that of jpeg and webp.
     """
     if format == "npy":
-        return npy_header(len(images), images.shape[1:])[0] + images.tobytes()
+        return NpyWriter(len(images), images.shape[1:]).add(images)
     if format == "json":
         return _json(images, identity, labels, class_names, scale)
     if format == "zip":
@@ -48,15 +48,27 @@ def encode(
     return encoded(format, one, identity.text(len(images)), scale, quality)
 
 
-def npy_header(count: int, shape: tuple[int, ...]) -> tuple[bytes, int]:
-    """What NumPy writes ahead of uint8 [count, *shape] in C order, and the bytes of the whole file.
+class NpyWriter:
+    """A file of uint8 [count, *shape], as NumPy writes it, of `length` bytes: what `add` returns, in that order."""
 
-    The file is this header and the `tobytes()` of each block of images.
-    """
-    buffer = io.BytesIO()
-    described = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
-    np.lib.format.write_array_header_1_0(buffer, described)
-    return buffer.getvalue(), buffer.tell() + count * math.prod(shape)
+    def __init__(self, count: int, shape: tuple[int, ...]) -> None:
+        buffer = io.BytesIO()
+        described = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
+        np.lib.format.write_array_header_1_0(buffer, described)
+        self._head = buffer.getvalue()
+        self.length = len(self._head) + count * math.prod(shape)
+
+    def add(self, images: np.ndarray, labels: np.ndarray | None = None) -> bytes:
+        """The next images, uint8 [n, *shape] -> the next piece. An npy holds no labels."""
+        head, self._head = self._head, b""
+        return head + images.tobytes()
+
+    def finish(self) -> bytes:
+        """Nothing: it ends with its last image."""
+        return b""
+
+    def discard(self) -> None:
+        """Nobody wants the rest."""
 
 
 def _json(

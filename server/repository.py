@@ -41,7 +41,10 @@ class _Waiting(Request):
 
 @dataclass(frozen=True)
 class LiveModel:
-    """One version of one model, ready to generate. `thread` runs its engine; no `prior`: latents of N(0, I)."""
+    """One version of one model, ready to generate. `thread` runs its engine; no `prior`: latents of N(0, I).
+
+    `turns`: how many blocks of large requests may wait at a time, which is half of the queue.
+    """
 
     bundle: Bundle
     name: str
@@ -51,6 +54,7 @@ class LiveModel:
     batcher: Batcher
     thread: threading.Thread
     load_seconds: float
+    turns: asyncio.Semaphore
     prior: Prior | None = None
 
     @property
@@ -248,7 +252,8 @@ def _open(bundle: Bundle, settings: Settings, observe: Callable[[str, Batch], No
     thread = threading.Thread(target=batcher.work, name=f"engine {title}", daemon=True)
     thread.start()
     seconds = time.monotonic() - began
-    return LiveModel(bundle, name, engine.describe(), engine.artifact, buckets, batcher, thread, seconds, prior)
+    turns = asyncio.Semaphore(max(1, settings.queue_images // 2 // buckets[-1]))
+    return LiveModel(bundle, name, engine.describe(), engine.artifact, buckets, batcher, thread, seconds, turns, prior)
 
 
 def _opened(bundle: Bundle, artifact: Artifact, buckets: tuple[int, ...], settings: Settings) -> Engine:

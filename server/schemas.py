@@ -107,8 +107,8 @@ class GenerateRequest(BaseModel):
         default=1,
         ge=1,
         le=LARGEST_SCALE,
-        description="Each pixel is drawn scale x scale. Not for npy; an answer has at most 16,777,216 pixels, if not "
-        "set otherwise.",
+        description="Each pixel is drawn scale x scale. Not for npy; a sheet, all of a json and each picture of a zip "
+        "have at most 16,777,216 pixels, if not set otherwise.",
     )
     quality: Annotated[
         int | None, BeforeValidator(_integer), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 100})
@@ -228,7 +228,7 @@ def choose_format(asked: str | None, accept: str | None) -> str:
         return "png"
     named = {media_type: (name,) for name, media_type in MEDIA_TYPES.items()}
     ranges = sorted(_ranges(accept), key=lambda pair: -pair[1])
-    refused = {name for media_type, q in ranges if q == 0 for name in named.get(media_type, ())}
+    refused = _refused(ranges)
     for choices in (named, WILDCARDS):
         for media_type, q in ranges:
             left = [name for name in choices.get(media_type, ()) if name not in refused]
@@ -236,6 +236,17 @@ def choose_format(asked: str | None, accept: str | None) -> str:
                 return _of_pictures(left[0], q, ranges, refused)
     supported = ", ".join(named)
     raise NotAcceptable(f"Accept names none of {supported}", "Name one of them, or */*.", allowed=supported)
+
+
+def _refused(ranges: list[tuple[str, float]]) -> set[str]:
+    """Formats of q = 0. What names a format counts before a wildcard, and image/* before */*."""
+    given = dict(ranges)
+    refused = set()
+    for name, media_type in MEDIA_TYPES.items():
+        about = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
+        if next((given[key] for key in about if key in given), 1.0) == 0:
+            refused.add(name)
+    return refused
 
 
 def _of_pictures(found: str, q: float, ranges: list[tuple[str, float]], refused: set[str]) -> str:

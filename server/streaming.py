@@ -1,7 +1,8 @@
 """A model and a large request in, blocks of its images out, in order: two batches of it wait or run at a time.
 
 The next block is asked for when the one before it is taken. So a client that reads slowly is waited for, with a few
-blocks in memory, and others are queued behind two batches of each such request at most.
+blocks in memory, and others are queued behind two batches of each such request at most. Nor can many such requests fill
+the queue: behind its first block, each waits for one of the model's `turns`.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ async def blocks(
     low: bool = False,
     left: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncGenerator[Generated]:
-    """Its images in blocks of `size`, each within `seconds` of being asked for; `left` tells of the first.
+    """Its images in blocks of `size`, each within `seconds` of its turn; `left` tells of the first.
 
     Raises Overloaded where the first block finds no place, and as `LiveModel.generate` does. Whoever closes it, or is
     cancelled in it, leaves the queue.
@@ -53,16 +54,17 @@ async def blocks(
 
 
 async def _patient(model: LiveModel, asked: Asked, seconds: float, low: bool) -> Generated:
-    """As `generate`, but a queue that is full meanwhile is asked again until the time is up."""
-    until = time.monotonic() + seconds
-    while True:
-        left = until - time.monotonic()
-        try:
-            return await model.generate(asked, left, low)
-        except Overloaded:
-            if left <= PAUSE:
-                raise
-            await asyncio.sleep(PAUSE)
+    """As `generate` in one of the model's turns, but a queue that is full is asked again until the time is up."""
+    async with model.turns:
+        until = time.monotonic() + seconds
+        while True:
+            left = until - time.monotonic()
+            try:
+                return await model.generate(asked, left, low)
+            except Overloaded:
+                if left <= PAUSE:
+                    raise
+                await asyncio.sleep(PAUSE)
 
 
 class Streamed(StreamingResponse):

@@ -58,12 +58,12 @@ class Metrics:
         self.rejected = self._counter("rejected", "Requests refused before they were queued.", *BY)
         self.cancelled = self._counter("cancelled", "Requests whose client left before their images were made.")
         self.missed = self._counter("deadline_missed", "Requests accepted that were not done in time.")
-        self.late = self._counter("late_answers", "Answers that were ready only after their deadline.")
+        self.late = self._counter("late_answers", "Answers that were begun only after their deadline.")
         self.batch_size = self._histogram("batch_size", "Images in a batch.", BATCH_SIZES)
         self.padding = self._histogram("padding_ratio", "Share of a batch's rows that nobody asked for.", RATIOS)
         self.queue = self._histogram("queue_seconds", "From a request's arrival to its first batch.", SECONDS)
         self.compute = self._histogram("compute_seconds", "A batch in the engine.", SECONDS)
-        self.encode = self._histogram("encode_seconds", "Pixels to body.", SECONDS)
+        self.encode = self._histogram("encode_seconds", "Pixels to body, or to a piece of it.", SECONDS)
         for code in CODES:
             self.requests.labels("/generate", str(code))
 
@@ -94,7 +94,7 @@ class Metrics:
 
     @contextmanager
     def waiting(self, title: str) -> Iterator[None]:
-        """Count what becomes of a request that asks a batcher for images, where it gets none."""
+        """Count what becomes of a request that asks a batcher for images, where it does not get them all."""
         try:
             yield
         except REFUSALS as error:
@@ -103,7 +103,7 @@ class Metrics:
         except Expired:
             self.missed.labels(title).inc()
             raise
-        except (asyncio.CancelledError, ClientDisconnect):
+        except (asyncio.CancelledError, ClientDisconnect, GeneratorExit):
             self.cancelled.labels(title).inc()
             raise
 

@@ -4,7 +4,7 @@ import importlib.metadata
 import math
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from server.batcher import Generated
 from server.caching import NEVER, control, etag, has_it
 from server.errors import PROBLEM, InvalidParameter, NotReady
 from server.identity import Identity
-from server.images import MEDIA_TYPES, npy_header
+from server.images import MEDIA_TYPES, NpyWriter
 from server.pictures import LARGEST_SIDE, PICTURE_FORMATS, QUALITY_FORMATS
 from server.repository import LiveModel
 from server.schemas import GenerateRequest
@@ -52,6 +52,7 @@ class _Order:
     images: Asked
     pixels: int
     seconds: float
+    arrived: float
     asked: GenerateRequest
 
     @property
@@ -63,21 +64,38 @@ class _Order:
         facts = (model.name, model.version, model.bundle.digest, model.artifact)
         return Identity(*facts, images.seed, label, images.truncation)
 
+    async def written(self, work: Callable[[], bytes], pixels: int) -> tuple[bytes, float]:
+        """So many pixels as bytes, and the seconds that took."""
+        began = time.perf_counter()
+        inline = pixels * (SLOW if self.format in QUALITY_FORMATS else 1) <= INLINE_PIXELS
+        body = work() if inline else await anyio.to_thread.run_sync(work)
+        seconds = time.perf_counter() - began
+        self.state.metrics.encode.labels(self.model.title).observe(seconds)
+        return body, seconds
+
+    def begins(self) -> None:
+        """The answer is about to be sent: count it if it is late."""
+        if time.monotonic() > self.arrived + self.seconds:
+            self.state.metrics.late.labels(self.model.title).inc()
+
 
 async def generate(request: Request) -> Response:
     """Images of a class, or of all classes, from a seed.
 
     Image *i* is the image of `seed + i`: the same bytes alone, in any batch, on any replica. More than 1,024 (as npy or
-    zip) are sent while they are made.
+    zip) are sent while they are made, and so is a zip of large pictures.
     """
     state: State = request.app.state.limner
-    if state.drain.started:
-        raise NotReady("the server is draining", "Ask another replica.", retry_after=1)
+    draining = state.drain.started  # before the body is read: what is in flight when a drain begins is answered
     order = await _understood(request, state)
     headers = {"X-Limner-Seed": str(order.images.seed), "X-Limner-Model": order.model.title} | _caching(order)
     if "ETag" in headers and has_it(",".join(request.headers.getlist("if-none-match")), headers["ETag"]):
         return Response(status_code=304, headers=headers)
+    with state.metrics.waiting(order.model.title):
+        if draining:
+            raise NotReady("the server is draining", "Ask another replica.", retry_after=1)
     streamed = order.images.count > state.settings.max_images
+    streamed |= order.format == "zip" and order.pixels > state.settings.max_pixels
     return await (_streamed(order, headers) if streamed else _whole(order, headers))
 
 
@@ -98,6 +116,7 @@ async def _understood(request: Request, state: State) -> _Order:
         images=Asked(seed, asked.n, model.label_index(asked.label), asked.truncation),
         pixels=_pixels(asked, format, model.bundle.manifest, state.settings.max_pixels),
         seconds=_seconds(asked.timeout_ms, state.settings.timeout_seconds),
+        arrived=time.monotonic(),
         asked=asked,
     )
 
@@ -105,7 +124,6 @@ async def _understood(request: Request, state: State) -> _Order:
 async def _whole(order: _Order, headers: dict[str, str]) -> Response:
     """All images, then the body."""
     model, metrics, asked = order.model, order.state.metrics, order.asked
-    arrived = time.monotonic()
     with metrics.waiting(model.title):
         made = await model.generate(order.images, order.seconds, order.low, partial(_left, order.request))
     label = order.images.label
@@ -115,56 +133,65 @@ async def _whole(order: _Order, headers: dict[str, str]) -> Response:
     assert label is None or isinstance(label, int)
     names = model.bundle.manifest.class_names
     work = partial(images.encode, order.format, made.images, order.identity(label), made.labels, names)
-    began = time.perf_counter()
-    inline = order.pixels * (SLOW if order.format in QUALITY_FORMATS else 1) <= INLINE_PIXELS
-    work = partial(work, scale=asked.scale, quality=asked.quality)
-    body = work() if inline else await anyio.to_thread.run_sync(work)
-    encode_seconds = time.perf_counter() - began
-    metrics.encode.labels(model.title).observe(encode_seconds)
-    if time.monotonic() > arrived + order.seconds:
-        metrics.late.labels(model.title).inc()
-    spans = {"queue": made.queue_seconds, "compute": made.compute_seconds, "encode": encode_seconds}
-    headers["Server-Timing"] = ", ".join(f"{name};dur={seconds * 1e3:.3f}" for name, seconds in spans.items())
+    body, seconds = await order.written(partial(work, scale=asked.scale, quality=asked.quality), order.pixels)
+    headers["Server-Timing"] = _timing(queue=made.queue_seconds, compute=made.compute_seconds, encode=seconds)
+    order.begins()
     return Response(body, headers=headers, media_type=MEDIA_TYPES[order.format])
 
 
 async def _streamed(order: _Order, headers: dict[str, str]) -> Response:
     """The head once the first block is made, and each block as it comes."""
-    model, manifest = order.model, order.model.bundle.manifest
+    model, manifest, media_type = order.model, order.model.bundle.manifest, MEDIA_TYPES[order.format]
     size = min(model.buckets[-1], order.state.settings.queue_images)
     made = blocks(model, order.images, size, order.seconds, order.low, partial(_left, order.request))
     with order.state.metrics.waiting(model.title):
         first = await anext(made)
-    pieces = _npy(order, first, made) if order.format == "npy" else _zip(order, first, made)
+    headers["Server-Timing"] = _timing(queue=first.queue_seconds, compute=first.compute_seconds)
     if order.format == "npy":
-        shape = (manifest.height, manifest.width, manifest.channels)
-        headers["Content-Length"] = str(npy_header(order.images.count, shape)[1])
-    if order.request.method == "HEAD":
-        await made.aclose()
-        head = Response(headers=headers, media_type=MEDIA_TYPES[order.format])
-        if order.format != "npy":
-            del head.headers["Content-Length"]  # of no body: that of the zip is not known
-        return head
-    return Streamed(pieces, headers, MEDIA_TYPES[order.format])
+        writer = NpyWriter(order.images.count, (manifest.height, manifest.width, manifest.channels))
+        headers["Content-Length"] = str(writer.length)
+    else:
+        writer = ZipWriter(order.identity(None), manifest.class_names, scale=order.asked.scale)
+    order.begins()
+    if order.request.method != "HEAD":
+        return Streamed(_pieces(order, writer, _counted(order, first, made)), headers, media_type)
+    writer.discard()
+    await made.aclose()
+    head = Response(headers=headers, media_type=media_type)
+    if order.format != "npy":
+        del head.headers["Content-Length"]  # of no body: that of the zip is not known
+    return head
 
 
-async def _npy(order: _Order, first: Generated, rest: AsyncGenerator[Generated]) -> AsyncGenerator[bytes]:
-    async with aclosing(rest):
-        yield npy_header(order.images.count, first.images.shape[1:])[0] + first.images.tobytes()
-        async for block in rest:
-            yield block.images.tobytes()
-
-
-async def _zip(order: _Order, first: Generated, rest: AsyncGenerator[Generated]) -> AsyncGenerator[bytes]:
-    archive = ZipWriter(order.identity(None), order.model.bundle.manifest.class_names, scale=order.asked.scale)
-    try:
+async def _counted(order: _Order, first: Generated, rest: AsyncGenerator[Generated]) -> AsyncGenerator[Generated]:
+    """All blocks; metrics hear why, if they end before the last."""
+    with order.state.metrics.waiting(order.model.title):
         async with aclosing(rest):
-            yield await anyio.to_thread.run_sync(archive.add, first.images, first.labels)
+            yield first
+            del first
             async for block in rest:
-                yield await anyio.to_thread.run_sync(archive.add, block.images, block.labels)
-        yield await anyio.to_thread.run_sync(archive.finish)
+                yield block
+
+
+async def _pieces(
+    order: _Order, writer: NpyWriter | ZipWriter, blocks: AsyncGenerator[Generated]
+) -> AsyncGenerator[bytes]:
+    """Blocks as pieces of a body."""
+    each = order.pixels // order.images.count
+    try:
+        async with aclosing(blocks):
+            async for block in blocks:
+                work = partial(writer.add, block.images, block.labels)
+                yield (await order.written(work, each * len(block.images)))[0]
+        if last := (await order.written(writer.finish, order.images.count))[0]:
+            yield last
     finally:
-        archive.discard()
+        writer.discard()
+
+
+def _timing(**seconds: float) -> str:
+    """As Server-Timing says it, in milliseconds."""
+    return ", ".join(f"{name};dur={value * 1e3:.3f}" for name, value in seconds.items())
 
 
 async def _left(request: Request) -> None:

@@ -130,6 +130,17 @@ def test_pages_of_named_origins_may_ask_and_read_what_is_said_of_an_image(applic
         assert (application.client.options("/generate", headers=wish).status_code == 200) == allowed
 
 
+@pytest.mark.parametrize("application", [{"cors_origins": "https://a.example"}], indirect=True)
+def test_a_page_of_a_named_origin_can_read_every_refusal(application: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> bytes:
+        raise RuntimeError("sabotage of the encoder")
+
+    monkeypatch.setattr(images, "encode", broken)
+    for path, status in (("/generate", 500), ("/generate?n=0", 422), ("/nowhere", 404)):
+        answer = application.client.get(path, headers={"Origin": "https://a.example"})
+        assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (status, "https://a.example")
+
+
 def test_without_a_setting_no_other_page_may_ask(application: Any) -> None:
     answer = application.client.post("/generate", headers={"Origin": "https://a.example"})
     assert not [name for name in answer.headers if name.lower().startswith("access-control")]
@@ -215,8 +226,26 @@ def test_no_picture_in_time_is_a_504(application: Any) -> None:
     finally:
         let_go.set()
     failed(answer, 504, "expired")
+    assert application.metric('limner_deadline_missed_total{model="plain@1"} 1.0')
+    assert application.metric('limner_late_answers_total{model="plain@1"} 0.0')
     (line,) = application.logged(1)
     assert (line["event"], line["code"], line["trace"]) == ("request failed", 504, None)
+
+
+def test_an_answer_that_is_begun_after_its_deadline_is_counted(
+    application: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pixels were there in time, and took too long to write."""
+    encode = images.encode
+
+    def slowly(*given: Any, **more: Any) -> bytes:
+        time.sleep(1.1)
+        return encode(*given, **more)
+
+    monkeypatch.setattr(images, "encode", slowly)
+    assert application.client.get("/generate?timeout_ms=1000").status_code == 200
+    assert application.metric('limner_late_answers_total{model="plain@1"} 1.0')
+    assert application.metric('limner_deadline_missed_total{model="plain@1"} 0.0')
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from server.identity import Identity
-from server.images import MEDIA_TYPES, encode, npy_header
+from server.images import MEDIA_TYPES, NpyWriter, encode
 from server.pictures import PICTURE_FORMATS
 from training.latents import SEEDS
 
@@ -133,8 +133,9 @@ def test_npy_comes_back_as_it_went_in_whatever_the_scale(count: int, channels: i
 
 @given(st.integers(0, 100_000), st.integers(1, 64), st.integers(1, 64), st.sampled_from([1, 3]))
 def test_the_length_of_an_npy_is_known_before_its_images(count: int, height: int, width: int, channels: int) -> None:
-    header, length = npy_header(count, (height, width, channels))
-    assert length == len(header) + count * height * width * channels
+    writer = NpyWriter(count, (height, width, channels))
+    header = writer.add(np.empty((0, height, width, channels), np.uint8))
+    assert writer.length == len(header) + count * height * width * channels
     read = io.BytesIO(header)
     assert np.lib.format.read_magic(read) == (1, 0)
     assert np.lib.format.read_array_header_1_0(read) == ((count, height, width, channels), False, np.dtype(np.uint8))
@@ -143,12 +144,12 @@ def test_the_length_of_an_npy_is_known_before_its_images(count: int, height: int
 
 def test_an_npy_in_blocks_is_what_numpy_writes() -> None:
     images = pictures(7, 3)
-    header, length = npy_header(7, (5, 4, 3))
-    body = header + b"".join(images[a : a + 3].tobytes() for a in (0, 3, 6))
+    writer = NpyWriter(7, (5, 4, 3))
+    body = b"".join(writer.add(images[a : a + 3]) for a in (0, 3, 6)) + writer.finish()
     saved = io.BytesIO()
     np.save(saved, images)
     assert body == saved.getvalue() == encode("npy", images, IDENTITY, None, ())
-    assert len(body) == length
+    assert len(body) == writer.length
 
 
 @pytest.mark.parametrize("scale", [1, 3])

@@ -79,6 +79,8 @@ def test_sigterm_answers_what_is_in_flight_refuses_what_is_new_and_exits_0(launc
         refused = httpx.post(f"{server.url}/generate?model=plain")  # over a new connection
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
         assert refused.json()["type"] == "urn:limner:problem:not-ready"
+        counted = 'limner_rejected_total{model="plain@1",reason="not-ready"} 1.0'
+        assert counted in keep_alive.get("/metrics").text.splitlines()
         assert server.process.poll() is None
 
         slow.sendall(body)

@@ -310,6 +310,9 @@ def test_any_json_object_is_understood_or_refused_by_one_of_its_names(body: dict
         ("image/avif, application/x-npy;q=0.1", "npy"),
         ("*/*, application/json;q=0.1", "json"),  # what is named goes before a wildcard
         ("*/*, image/png;q=0", "jpeg"),  # a wildcard does not bring back what is refused
+        ("image/*;q=0, */*", "json"),
+        ("image/*;q=0, image/jpeg;q=0.2, */*;q=0.1", "jpeg"),  # the nearest range counts
+        ("*/*;q=0, application/*;q=0.1", "json"),
         ("image/webp", "webp"),
         ("image/webp, image/png", "png"),  # of pictures, png where it is as welcome
         ("image/webp, image/png;q=0.9", "webp"),
@@ -324,7 +327,9 @@ def test_accept_chooses_the_format(accept: str | None, format: str) -> None:
     assert choose_format(None, accept) == format
 
 
-@pytest.mark.parametrize("accept", ["text/html", "image/avif", "image/png;q=0", "*/*;q=0", "text/*", "png", ","])
+@pytest.mark.parametrize(
+    "accept", ["text/html", "image/avif", "image/png;q=0", "*/*;q=0", "image/*;q=0, */*;q=0", "text/*", "png", ","]
+)
 def test_an_accept_of_neither_a_supported_type_nor_a_wildcard_is_406(accept: str) -> None:
     with pytest.raises(NotAcceptable) as refusal:
         choose_format(None, accept)

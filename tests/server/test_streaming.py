@@ -2,17 +2,22 @@
 
 import io
 import json
+import re
 import socket
 import threading
+import time
 import zipfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 PATIENCE = 20.0  # seconds until a test that would hang fails
 STREAM = "/generate?n=100000&format=npy&seed=3"
@@ -30,6 +35,12 @@ def connected(application: Any, path: str) -> socket.socket:
 def made(application: Any) -> float:
     lines = application.client.get("/metrics").text.splitlines()
     (line,) = [line for line in lines if line.startswith("limner_images")]
+    return float(line.split()[-1])
+
+
+def queued(application: Any) -> float:
+    lines = application.client.get("/metrics").text.splitlines()
+    (line,) = [line for line in lines if line.startswith("limner_queued_images{")]
     return float(line.split()[-1])
 
 
@@ -65,6 +76,7 @@ def test_head_of_a_long_answer_says_its_length_and_makes_little(application: Any
     assert (head.status_code, head.content) == (200, b"")
     assert int(head.headers["Content-Length"]) == 100_000 * 32 * 32 * 3 + 128
     assert made(application) <= 3 * 64
+    assert application.metric('limner_cancelled_total{model="plain@1"} 0.0')
 
 
 def test_a_client_that_stops_reading_stops_the_generation_and_starves_nobody(application: Any) -> None:
@@ -82,6 +94,7 @@ def test_a_client_that_stops_reading_stops_the_generation_and_starves_nobody(app
         assert application.metric('limner_queued_images{model="plain@1"} 0.0')
     application.until(lambda: application.metric('limner_requests_total{code="499",route="/generate"} 1.0'))
     assert application.metric("limner_in_flight_requests 1.0")  # who asks
+    assert application.metric('limner_cancelled_total{model="plain@1"} 1.0')
     after = made(application)
     assert application.client.get("/generate").status_code == 200
     assert made(application) == after + 1
@@ -143,6 +156,74 @@ def test_head_of_a_long_zip_does_not_make_up_a_length(application: Any) -> None:
     head = application.client.head(STREAM.replace("npy", "zip"))
     assert (head.status_code, head.content) == (200, b"")
     assert "Content-Length" not in head.headers
+
+
+@pytest.mark.parametrize("format", ["npy", "zip"])
+def test_a_block_that_is_not_made_in_time_cuts_the_connection_and_is_counted(application: Any, format: str) -> None:
+    ran: list[int] = []
+
+    def stuck(images: np.ndarray) -> np.ndarray:
+        ran.append(len(images))
+        if len(ran) == 3:
+            time.sleep(1.5)
+        return images
+
+    application.engine.sabotage = stuck
+    with pytest.raises(httpx.RemoteProtocolError):
+        application.client.get(f"/generate?n=100000&format={format}&timeout_ms=1000")
+    application.until(lambda: application.metric('limner_deadline_missed_total{model="plain@1"} 1.0'))
+    assert application.metric('limner_cancelled_total{model="plain@1"} 0.0')
+    (line,) = application.logged(1)
+    assert (line["event"], line["code"], line["trace"]) == ("request failed", 500, None)
+
+
+def test_a_long_answer_is_timed_like_a_short_one(application: Any) -> None:
+    answer = application.client.get("/generate?n=2000&format=zip")
+    assert re.fullmatch(r"queue;dur=\d+\.\d{3}, compute;dur=\d+\.\d{3}", answer.headers["Server-Timing"])
+    blocks = -(-2000 // 64)
+    assert application.metric(f'limner_encode_seconds_count{{model="plain@1"}} {blocks + 1}.0')
+
+
+@pytest.mark.parametrize("application", [{"max_pixels": 64 * 64}], indirect=True)
+def test_a_zip_of_large_pictures_is_sent_while_it_is_made(application: Any) -> None:
+    """However few they are: together they have more pixels than an answer that is made whole."""
+    small, large = (application.client.get(f"/generate?n=100&format=zip&seed=5&scale={scale}") for scale in (1, 2))
+    assert "Content-Length" not in large.headers
+    with zipfile.ZipFile(io.BytesIO(small.content)) as one, zipfile.ZipFile(io.BytesIO(large.content)) as other:
+        assert one.namelist() == other.namelist()
+        assert len(other.namelist()) == 101
+        for file in one.namelist()[:-1]:
+            pixels = [np.asarray(Image.open(io.BytesIO(archive.read(file)))) for archive in (one, other)]
+            assert np.array_equal(pixels[0].repeat(2, axis=0).repeat(2, axis=1), pixels[1])
+    assert application.client.get("/generate?format=zip&scale=3").status_code == 422
+
+
+@pytest.mark.parametrize("application", [{"queue_images": 512, "max_images": 512}], indirect=True)
+def test_many_long_answers_leave_half_of_the_queue_to_others(application: Any) -> None:
+    running, let_go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def held(images: np.ndarray) -> np.ndarray:
+        running.release()
+        assert let_go.acquire(timeout=PATIENCE)
+        return images
+
+    application.engine.sabotage = held
+    with ExitStack() as streams:
+        for place in range(1, 6):  # their first blocks, and the second ones of some
+            streams.enter_context(connected(application, STREAM))
+            application.until(lambda least=64 * (place - 1): queued(application) >= least)
+        for _ in range(30):
+            assert running.acquire(timeout=PATIENCE)
+            let_go.release()
+        assert running.acquire(timeout=PATIENCE)
+        application.until(lambda: 0 < queued(application) <= 256)
+        ask = partial(application.client.get, "/generate?n=256&format=npy")
+        with ThreadPoolExecutor() as askers:
+            other = askers.submit(ask)
+            application.until(lambda: queued(application) >= 256)
+            let_go.release(1000)
+            assert other.result(PATIENCE).status_code == 200
+    application.engine.sabotage = None
 
 
 @pytest.mark.parametrize("application", [{"queue_images": 64, "max_images": 16}], indirect=True)

@@ -51,6 +51,7 @@ def test_the_series_of_a_model_exist_at_0_before_its_first_request() -> None:
         (Expired("late"), "limner_deadline_missed_total"),
         (asyncio.CancelledError(), "limner_cancelled_total"),
         (ClientDisconnect(), "limner_cancelled_total"),
+        (GeneratorExit(), "limner_cancelled_total"),
     ],
 )
 def test_what_becomes_of_a_request_that_gets_no_images_is_counted_once(error: BaseException, name: str) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from export.bundle import load_prior, read
@@ -49,6 +51,10 @@ def png(http: httpx.Client, **asked: Any) -> bytes:
     response = http.get("/generate", params=DIGITS | asked)
     assert response.status_code == 200, response.text
     return response.content
+
+
+def given_values(asked: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def npy(response: httpx.Response) -> np.ndarray:
@@ -318,6 +324,36 @@ def test_an_image_is_the_same_bytes_alone_and_at_any_place_of_an_answer(http: ht
     assert [entry["png"] for entry in shifted] == [entry["png"] for entry in made[5:10]]
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    first=st.integers(0, SEEDS - 1) | st.integers(SEEDS - 70, SEEDS - 1),
+    n=st.integers(1, 130),
+    place=st.integers(0, 129),
+    label=st.sampled_from([None, "0", "1"]),
+    truncation=st.sampled_from([None, 0.5]),
+    priority=st.sampled_from(["normal", "low"]),
+)
+def test_an_image_depends_on_its_seed_label_and_truncation_alone(http: httpx.Client, **asked: Any) -> None:
+    """Of any number, at any place, in any format, behind or before others."""
+    first, place = asked.pop("first"), asked["n"] - 1 - asked.pop("place") % asked["n"]
+    how = given_values(asked)
+    stack = npy(http.get("/generate", params=DIGITS | how | {"seed": first, "format": "npy"}))
+    assert len(stack) == asked["n"]
+    how |= {"n": 1, "seed": (first + place) % SEEDS}
+    alone = Image.open(io.BytesIO(png(http, **how)))
+    assert np.array_equal(np.asarray(alone)[..., None], stack[place])
+
+
+def test_an_image_is_the_same_bytes_after_a_restart(
+    models: Path, start_server: Callable[..., AbstractContextManager[str]]
+) -> None:
+    answers = []
+    for _ in range(2):
+        with start_server(models / "digits") as url, httpx.Client(base_url=url, timeout=60) as http:
+            answers.append([http.get(f"/generate?seed=5&n=9&format={format}").content for format in MEDIA_TYPES])
+    assert answers[0] == answers[1]
+
+
 # with a prior
 
 
@@ -333,15 +369,11 @@ ASKED = [
 ]
 
 
-def given(asked: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in asked.items() if value is not None}
-
-
 @pytest.mark.parametrize("asked", ASKED)
 def test_an_image_of_a_prior_is_the_same_bytes_alone_and_at_any_place(
     mixed: httpx.Client, asked: dict[str, Any]
 ) -> None:
-    how = PRIOR | given(asked)
+    how = PRIOR | given_values(asked)
     made = entries(mixed, seed=SEEDS - 8, n=16, **how)  # the seeds wrap in the middle
     alone = [png(mixed, seed=(SEEDS - 8 + place) % SEEDS, **how) for place in range(16)]
     assert [base64.b64decode(entry["png"]) for entry in made] == alone
@@ -361,7 +393,7 @@ def test_the_served_pixels_are_the_graphs_for_the_priors_latents(
     engine = open_engine("onnxruntime", "fp32", bundle.folder / "model.onnx")
     label = None if asked["label"] is None else "021".index(asked["label"])
     how = (6, 3, label, asked["truncation"])
-    served = npy(mixed.post("/generate", json=PRIOR | given(asked) | {"seed": 70, "n": 64, "format": "npy"}))
+    served = npy(mixed.post("/generate", json=PRIOR | given_values(asked) | {"seed": 70, "n": 64, "format": "npy"}))
     z, labels = draw(70, 64, *how, prior)
     assert np.array_equal(served, engine.run(z, labels))
     plain, _ = draw(70, 64, *how)
