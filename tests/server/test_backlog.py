@@ -105,7 +105,7 @@ def test_what_comes_before_a_new_request_is_never_underestimated_while_nothing_e
         assert taken <= before + count + largest  # of the last batch, some may be others'
 
 
-@given(st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=30), st.integers(1, 10))
+@given(st.lists(st.tuples(st.integers(1, 60), st.booleans()), max_size=30), st.integers(1, 10) | st.just(64))
 def test_each_image_is_taken_once_and_in_order(asked: list[tuple[int, bool]], largest: int) -> None:
     requests = [Request(count, low=low) for count, low in asked]
     backlog = filled(*requests, largest=largest)
