@@ -30,6 +30,9 @@ def serve(
         typer.Option(help="Of each bundle: NAME or NAME:PRECISION, such as openvino:bf16.", show_default="auto"),
     ] = None,
     engine_threads: Annotated[int | None, typer.Option(help="CPU threads of a batch.", show_default="all")] = None,
+    workers: Annotated[
+        str | None, typer.Option(help="Processes that serve: a number, or auto for one a core.", show_default="1")
+    ] = None,
     drain_seconds: Annotated[
         float | None, typer.Option(help="For requests in flight after SIGTERM.", show_default="20")
     ] = None,
@@ -41,20 +44,34 @@ def serve(
     from server.settings import Settings
 
     flags = {"models": models, "host": host, "port": port, "name": name, "default_model": default_model}
-    flags |= {"engine": engine, "engine_threads": engine_threads, "drain_seconds": drain_seconds}
+    flags |= {"engine": engine, "engine_threads": engine_threads, "drain_seconds": drain_seconds, "workers": workers}
     run_server(resolve(Settings, flags, "LIMNER_"))
 
 
 def run_server(settings: "Settings", tries: int = 1, welcome: Callable[[str], None] = lambda url: None) -> None:
     """Serve until a signal, on the first free one of `tries` ports; `welcome` gets the address to say more of it."""
+    from export.engines import cores
+
+    several = (cores.available() if settings.workers == "auto" else settings.workers) > 1
+    with needs("serve"):
+        from server import workers
+        from server.listening import address, bind
+    listener = bind(settings.host, settings.port, tries, several)
+    url = address(listener)
+
+    def ready(number: int = 1) -> None:
+        who = "serves" if number == 1 else f"serves with {number} workers"
+        out.print(f"[bold]limner[/] {who} on [bold]{url}[/]  (playground /, API /docs, metrics /metrics; Ctrl-C stops)")
+        welcome(url)
+
+    if several:
+        workers.serve(settings, listener, ready)
+        return
     with needs("serve"):
         from server.app import create_app
-        from server.process import address, bind, serve
-    listener = bind(settings.host, settings.port, tries)
+        from server.process import serve
     application = create_app(settings)
-    url = address(listener)
-    out.print(f"[bold]limner[/] serves on [bold]{url}[/]  (playground /, API /docs, metrics /metrics; Ctrl-C stops)")
-    welcome(url)
+    ready()
     serve(application, settings, listener)
 
 

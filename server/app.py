@@ -3,6 +3,7 @@
 import importlib.metadata
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,12 +14,15 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import errors, routes
+from server.group import Group
 from server.observer import RequestObserver
 from server.repository import open_repository
 from server.routes import generate, health, models
 from server.settings import Settings
+from server.shortcut import Shortcut
 from server.state import State
 from server.telemetry import Metrics, log
 from training.errors import ConfigError, LimnerError
@@ -26,12 +30,27 @@ from training.errors import ConfigError, LimnerError
 VERSION = importlib.metadata.version("limner")
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Open and warm up every model, then wire the routes. Raises LimnerError where a bundle cannot be served."""
+@dataclass(frozen=True)
+class Application:
+    """ASGI: `layers` around FastAPI's `api`, and what they share."""
+
+    api: FastAPI
+    state: State
+    layers: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.layers(scope, receive, send)
+
+
+def create_app(settings: Settings, group: Group | None = None) -> Application:
+    """Open and warm up every model, then wire the routes; of one worker of a `group`, if there is one.
+
+    Raises LimnerError where a bundle cannot be served.
+    """
     page = settings.playground / "index.html"
     if not page.is_file():
         raise ConfigError(f"no playground in '{settings.playground}'", "Unset LIMNER_PLAYGROUND.")
-    metrics = Metrics()
+    metrics = Metrics(group)
     state = State(settings, open_repository(settings, metrics.observe_batch), metrics)
     for versions in state.repository.versions().values():
         for model in versions:
@@ -42,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
                 digest=model.bundle.digest,
                 artifact=model.artifact,
             )
-    metrics.in_flight.set_function(lambda: state.drain.in_flight)
+    metrics.measure(metrics.in_flight, lambda: state.drain.in_flight)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -62,15 +81,6 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.limner = state
-    app.add_middleware(RequestObserver, metrics=metrics, drain=state.drain)
-    if settings.cors_origins:  # around the observer, so that a page can read its 500, too
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["GET", "HEAD", "POST"],
-            allow_headers=["*"],
-            expose_headers=[*generate.HEADERS, "Retry-After"],
-        )
     app.add_exception_handler(LimnerError, errors.on_limner_error)
     app.add_exception_handler(HTTPException, errors.on_http_exception)
     for module in (generate, models, health):
@@ -78,7 +88,22 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/playground", StaticFiles(directory=settings.playground))
     app.add_api_route("/", lambda: FileResponse(page), methods=["GET"], include_in_schema=False)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
-    return app
+    return Application(app, state, _around(app, state))
+
+
+def _around(app: FastAPI, state: State) -> ASGIApp:
+    """FastAPI inside, limner's own layers around it."""
+    inner = Shortcut(app, generate.generate, generate.routes())
+    observed = RequestObserver(inner, state.metrics, state.drain)
+    if not state.settings.cors_origins:
+        return observed
+    return CORSMiddleware(  # outermost, so that a page can read every refusal
+        observed,
+        allow_origins=state.settings.cors_origins,
+        allow_methods=["GET", "HEAD", "POST"],
+        allow_headers=["*"],
+        expose_headers=[*generate.HEADERS, "Retry-After"],
+    )
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 
 from training.latents import SEEDS
-
-_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
@@ -29,5 +28,15 @@ class Identity:
 
         Seeds are decimal strings wherever JSON is read: 2^63 does not fit a JavaScript number.
         """
-        several = {} if count == 1 else {"n": count}
-        return _json(vars(self) | {"seed": str(self.seed)} | several).encode("ascii")
+        label = "null" if self.label is None else self.label
+        truncation = "null" if self.truncation is None else repr(self.truncation)
+        several = "" if count == 1 else f',"n":{count}'
+        head = _head(self.model, self.version, self.digest, self.artifact)
+        return f'{head},"seed":"{self.seed}","label":{label},"truncation":{truncation}{several}}}'.encode("ascii")
+
+
+@lru_cache(256)
+def _head(model: str, version: int, digest: str, artifact: str) -> str:
+    """What all images of a model share, without the brace at its end."""
+    facts = {"model": model, "version": version, "digest": digest, "artifact": artifact}
+    return json.dumps(facts, separators=(",", ":"))[:-1]

@@ -1,10 +1,10 @@
 """Requests in, the same requests out, each with an id, counted, and logged where it failed."""
 
 import asyncio
+import random
 import re
 import time
 import traceback
-import uuid
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from server.errors import unexpected
 from server.telemetry import Metrics, log
 from training.errors import LimnerError
 
+_ids = random.Random()  # noqa: S311 (names, no secrets)
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 UNROUTED = "unmatched"  # one label for every path that no route has, whatever a client sends
 LEFT = 499  # nginx's code for a request whose client is gone before the answer: nobody's fault here
@@ -91,7 +92,7 @@ class RequestObserver:
 def _request_id(scope: Scope) -> str:
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     text = given.decode("latin-1")
-    return text if REQUEST_ID.fullmatch(text) else uuid.uuid4().hex
+    return text if REQUEST_ID.fullmatch(text) else f"{_ids.getrandbits(128):032x}"
 
 
 def _trace(error: BaseException) -> str:

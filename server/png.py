@@ -37,7 +37,8 @@ def scanlines(image: np.ndarray, scale: int) -> np.ndarray:
     lines = np.zeros((height, scale, 1 + width * scale * channels), np.uint8)
     lines[:, 1:, 0] = UP
     if channels == 1:
-        lines[:, 0, 1:] = image.reshape(height, width).repeat(scale, axis=1)
+        grey = image.reshape(height, width)
+        lines[:, 0, 1:] = grey if scale == 1 else grey.repeat(scale, axis=1)
     else:
         lines[:, 0, 0] = SUB
         blocks = lines[:, 0, 1:].reshape(height, width, scale, channels)  # a view: only its last axis is split

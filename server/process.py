@@ -6,60 +6,37 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
 
-from server.app import create_app
-from server.observer import Drain
+from server.app import Application, create_app
+from server.listening import BACKLOG, address, bind
 from server.settings import Settings
 from server.telemetry import configure_logging
-from training.errors import ConfigError, Interrupted, LimnerError
+from server.wire import Protocol
+from training.errors import Interrupted, LimnerError
 
 IDLE_TICKS = 2  # of uvicorn's 0.1 s: a request may sit in a socket while none is in flight
 START_SECONDS = 60.0
-BACKLOG = 2048
 
 
-def bind(host: str, port: int, tries: int = 1) -> socket.socket:
-    """A listening socket on `port`, or the first free one of the `tries` - 1 after it. Raises ConfigError.
-
-    It listens at once, because two sockets can be bound to one port until then: the later of two servers that start
-    together would print its address and never be asked. Who connects during the warm-up waits for its end.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    failure: OSError | None = None
-    for number in range(port, min(port + tries, 65536)):
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, number))
-            listener.listen(BACKLOG)
-            return listener
-        except OSError as error:
-            listener.close()
-            failure = error
-    reason = failure.strerror if failure else "no port left"
-    raise ConfigError(f"cannot listen on {host}:{port} ({reason})", "Choose another --port or --host.")
-
-
-def address(listener: socket.socket) -> str:
-    """http://127.0.0.1:8000, with a name to open where the socket listens on every interface."""
-    host, port = listener.getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{shown}:{port}"
-
-
-def serve(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
+def serve(app: Application, settings: Settings, listener: socket.socket) -> None:
     """Serve until SIGTERM (return) or Ctrl-C (raise Interrupted), each after the requests in flight are answered."""
     configure_logging()
-    server = _Server(app, settings)
-    server.run(sockets=[listener])
-    if server.interrupted:
+    if run(app, settings, listener).interrupted:
         raise Interrupted("stopped")
+
+
+def run(
+    app: Application, settings: Settings, listener: socket.socket, started: Callable[[], None] = lambda: None
+) -> "_Server":
+    """Serve until a signal, `started` once requests are answered; the server that has stopped."""
+    server = _Server(app, settings, started)
+    server.run(sockets=[listener])
+    return server
 
 
 @contextmanager
@@ -85,21 +62,29 @@ def in_background(settings: Settings) -> Iterator[str]:
 class _Server(uvicorn.Server):
     """uvicorn that drains: /readyz turns 503 and new work is refused while what is in flight is answered."""
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(self, app: Application, settings: Settings, on_start: Callable[[], None] = lambda: None) -> None:
         config = uvicorn.Config(
             app,
+            http=Protocol,
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nothing here depends on who asks
             backlog=BACKLOG,
             timeout_graceful_shutdown=1,  # what is left after the drain is cut; see on_tick
         )
         super().__init__(config)
-        self.drain: Drain = app.state.limner.drain
+        self.on_start = on_start
+        self.metrics, self.drain = app.state.metrics, app.state.drain
         self.drain_seconds = settings.drain_seconds
         self.interrupted = False
         self._deadline = 0.0
         self._idle_ticks = 0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.on_start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.drain.started:
@@ -110,6 +95,7 @@ class _Server(uvicorn.Server):
         self.drain.started = True
 
     async def on_tick(self, counter: int) -> bool:
+        self.metrics.refresh()
         if self.drain.started:
             self._idle_ticks = 0 if self.drain.in_flight else self._idle_ticks + 1
             left = self._deadline - time.monotonic()

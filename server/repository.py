@@ -25,7 +25,7 @@ from training.errors import ConfigError, LimnerError
 from training.latents import Asked, draw_each
 from training.prior import Prior
 
-A_WHILE = 0.02  # seconds: most answers are there before, and need nobody who watches their client
+A_WHILE = 0.1  # seconds: most answers are there before, and need nobody who watches their client or their deadline
 WARM_UP_SHIFTS = 2  # of the batch-invariance check, which the export ran in full
 
 
@@ -93,17 +93,25 @@ class LiveModel:
         answer: Answer = loop.create_future()
         request = _Waiting(count=asked.count, rows=asked, low=low, deadline=time.monotonic() + seconds, answer=answer)
         self.batcher.submit(request)
-        watchers: list[asyncio.Task[None]] = []
-        timers = [loop.call_later(seconds, self.batcher.expire, request)]
-        if left is not None:
-            timers.append(loop.call_later(A_WHILE, lambda: watchers.append(loop.create_task(_leave(left, answer)))))
+        watchers: list[asyncio.TimerHandle | asyncio.Task[None]] = []
+
+        def watch() -> None:
+            watchers.append(loop.call_later(seconds - A_WHILE, self.batcher.expire, request))
+            if left is not None:
+                watchers.append(loop.create_task(_leave(left, answer)))
+
+        timer = (
+            loop.call_later(A_WHILE, watch)
+            if seconds > A_WHILE
+            else loop.call_later(seconds, self.batcher.expire, request)
+        )
         try:
             return await answer
         except (asyncio.CancelledError, ClientDisconnect):
             self.batcher.cancel(request)
             raise
         finally:
-            for one in (*timers, *watchers):
+            for one in (timer, *watchers):
                 one.cancel()
 
     def close(self) -> None:

@@ -2,9 +2,9 @@
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any
+from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from starlette.requests import Request
@@ -152,7 +152,7 @@ ALLOWED = {
 
 async def read(request: Request, max_body_bytes: int) -> GenerateRequest:
     """Query and JSON body of a request -> GenerateRequest. Raises the RequestErrors of design section 5."""
-    query = request.query_params.multi_items()
+    query = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
     body = _parse(request.headers.get("content-type", ""), await _body(request, max_body_bytes))
     return validate([*query, *body])
 
@@ -160,11 +160,12 @@ async def read(request: Request, max_body_bytes: int) -> GenerateRequest:
 def validate(pairs: Iterable[tuple[str, Any]]) -> GenerateRequest:
     """Names and values, from wherever they came -> GenerateRequest. Raises InvalidParameter."""
     pairs = list(pairs)
-    for name, times in Counter(name for name, _ in pairs).items():
+    names = [name for name, _ in pairs]
+    for name in names:
         if name not in GenerateRequest.model_fields:
             known = ", ".join(GenerateRequest.model_fields)
             raise InvalidParameter(name, dict(pairs)[name], known, f"there is no parameter '{shorten(name)}'")
-        if times > 1:
+        if (times := names.count(name)) > 1:
             values = [value for other, value in pairs if other == name]
             raise InvalidParameter(name, values, f"{name} once", f"{name} is given {times} times")
     values = {name: value for name, value in pairs if value is not None}  # null in JSON = absent

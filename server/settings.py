@@ -5,7 +5,7 @@ Each field is read from `LIMNER_<FIELD>` where no flag is given.
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
@@ -15,6 +15,7 @@ from export.choice import AUTO
 from export.engines import ENGINES, PRECISIONS
 
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s,]+")
+MOST_WORKERS = 1024
 CHECKOUT_OR_SITE = Path(__file__).resolve().parents[1]  # the wheel keeps the checkout's layout
 
 
@@ -31,7 +32,13 @@ class Settings(BaseModel):
         description="NAME or NAME:PRECISION; auto: the first fp32 artifact that passed its gates and runs here",
     )
     engine_threads: int | None = Field(
-        default=None, ge=1, le=1024, description="CPU threads of one batch; default: all cores"
+        default=None, ge=1, le=1024, description="CPU threads of one batch; default: all cores, divided by the workers"
+    )
+    workers: int | Literal["auto"] = Field(
+        default=1, description="processes that serve the port, each with its own engines; auto: one for each core"
+    )
+    metrics_folder: Path | None = Field(
+        default=None, description="where several workers count together; default: a temporary folder"
     )
     max_images: int = Field(default=1024, ge=1, description="largest n of an answer that is made before it is sent")
     max_streamed: int = Field(default=100_000, ge=1, description="largest n as npy or zip: sent while it is made")
@@ -58,6 +65,13 @@ class Settings(BaseModel):
             if not ORIGIN.fullmatch(origin):
                 raise ValueError("name scheme, host and port alone, such as https://a.example:8080, or *")
         return origins
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _some_workers(cls, workers: object) -> object:
+        if workers == AUTO or (str(workers).isdecimal() and 1 <= int(str(workers)) <= MOST_WORKERS):
+            return workers
+        raise ValueError(f"take a number from 1 to {MOST_WORKERS}, or {AUTO}")
 
     @field_validator("engine")
     @classmethod

@@ -1,6 +1,6 @@
 """What the server did, as Prometheus metrics and JSON log lines.
 
-Each app has a registry of its own, so that two apps in one process do not count together.
+Each app has registries of its own, so that two apps in one process do not count together; the workers of a group do.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from starlette.requests import ClientDisconnect
 
 from server.batcher import Batch, Reason
 from server.errors import Expired, Hopeless, NotReady, Overloaded
+from server.group import Group
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)  # a row alone to the timeout
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)  # the buckets
@@ -38,24 +39,30 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Metrics:
-    """Every metric of limner, declared once. `text()` is the body of /metrics."""
+    """Every metric of limner, declared once. `text()` is the body of /metrics: of this process, or of its `group`."""
 
-    def __init__(self) -> None:
+    def __init__(self, group: Group | None = None) -> None:
         disable_created_metrics()  # a second series beside each counter, which nobody queries
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        self.requests = self._counter("requests", "HTTP requests answered.", "route", "code")
+        self.registry, self._facts = CollectorRegistry(), CollectorRegistry()  # what is counted; what does not change
+        self._shown = self.registry if group is None else group.registry()
+        if group is None:
+            ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self._facts)
+        self.requests = self._counter("requests", "HTTP requests answered.", ("route", "code"))
         self.request = self._histogram("request_seconds", "From a request's headers to its answer.", SECONDS, "route")
-        self.in_flight = Gauge("limner_in_flight_requests", "Requests that are being answered.", registry=self.registry)
-        self.models = Info("limner_model", "What is served.", ["model"], registry=self.registry)
-        self.load = self._gauge("load_seconds", "From a bundle's file to a model that was warmed up.")
-        self.queued = self._gauge("queued_images", "Images that wait for a batch.")
-        self.images = self._counter("images", "Images made.", "model")
-        self.batches = self._counter(
-            "batches", "Runs of the engine: as large as can be, of all that waited, or half of one that failed.", *BY
+        self.in_flight = self._gauge("in_flight_requests", "Requests that are being answered.")
+        self.workers = self._gauge("workers", "Processes that serve.")
+        self.restarts = self._counter(
+            "worker_restarts", "Processes that were started in place of a dead one.", labels=()
         )
-        self.rejected = self._counter("rejected", "Requests refused before they were queued.", *BY)
+        self.models = Info("limner_model", "What is served.", ["model"], registry=self._facts)
+        self.load = self._gauge("load_seconds", "From a bundle's file to a model that was warmed up.", "model")
+        self.queued = self._gauge("queued_images", "Images that wait for a batch.", "model")
+        self.images = self._counter("images", "Images made.")
+        self.batches = self._counter(
+            "batches", "Runs of the engine: as large as can be, of all that waited, or half of one that failed.", BY
+        )
+        self.rejected = self._counter("rejected", "Requests refused before they were queued.", BY)
         self.cancelled = self._counter("cancelled", "Requests whose client left before their images were made.")
         self.missed = self._counter("deadline_missed", "Requests accepted that were not done in time.")
         self.late = self._counter("late_answers", "Answers that were begun only after their deadline.")
@@ -66,12 +73,16 @@ class Metrics:
         self.encode = self._histogram("encode_seconds", "Pixels to body, or to a piece of it.", SECONDS)
         for code in CODES:
             self.requests.labels("/generate", str(code))
+        self._measured: list[tuple[Gauge, Callable[[], float]]] = []
+        self.workers.set(1)
+        self.restarts.inc(min(group.starts, 1) if group else 0)
 
-    def _counter(self, name: str, help: str, *labels: str) -> Counter:
-        return Counter(f"limner_{name}", help, labels or ["model"], registry=self.registry)
+    def _counter(self, name: str, help: str, labels: tuple[str, ...] = ("model",)) -> Counter:
+        return Counter(f"limner_{name}", help, labels, registry=self.registry)
 
-    def _gauge(self, name: str, help: str) -> Gauge:
-        return Gauge(f"limner_{name}", help, ["model"], registry=self.registry)
+    def _gauge(self, name: str, help: str, *labels: str) -> Gauge:
+        together = "livemax" if name == "load_seconds" else "livesum"
+        return Gauge(f"limner_{name}", help, labels, multiprocess_mode=together, registry=self.registry)
 
     def _histogram(self, name: str, help: str, buckets: tuple[float, ...], label: str = "model") -> Histogram:
         return Histogram(f"limner_{name}", help, [label], buckets=buckets, registry=self.registry)
@@ -79,10 +90,10 @@ class Metrics:
     def add_model(
         self, title: str, queued: Callable[[], float] = lambda: 0, load_seconds: float = 0, **facts: str
     ) -> None:
-        """Name a model, so that its series exist, at 0, before the first request. `queued` is asked at each scrape."""
+        """Name a model, so that its series exist, at 0, before the first request. `queued` is asked by `refresh`."""
         self.models.labels(title).info(facts)
         self.load.labels(title).set(load_seconds)
-        self.queued.labels(title).set_function(queued)
+        self.measure(self.queued.labels(title), queued)
         for counter in (self.images, self.cancelled, self.missed, self.late):
             counter.labels(title)
         for reason in get_args(Reason):
@@ -91,6 +102,16 @@ class Metrics:
             self.rejected.labels(title, error.code)
         for histogram in (self.batch_size, self.padding, self.queue, self.compute, self.encode):
             histogram.labels(title)
+
+    def measure(self, gauge: Gauge, value: Callable[[], float]) -> None:
+        """Set it to that by each `refresh`."""
+        self._measured.append((gauge, value))
+        gauge.set(value())
+
+    def refresh(self) -> None:
+        """Say how it is now. Before a scrape, and often in a group, where another worker may be asked."""
+        for gauge, value in self._measured:
+            gauge.set(value())
 
     @contextmanager
     def waiting(self, title: str) -> Iterator[None]:
@@ -128,7 +149,8 @@ class Metrics:
             )
 
     def text(self) -> bytes:
-        return generate_latest(self.registry)
+        self.refresh()
+        return generate_latest(self._shown) + generate_latest(self._facts)
 
 
 class _Stderr(structlog.PrintLogger):

@@ -128,9 +128,9 @@ Launch = Callable[..., AbstractContextManager[Launched]]
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Of every process that tests start: a home of its own, and no LIMNER_ setting of whoever runs the tests."""
+    """Of every process that tests start: folders of its own, and no LIMNER_ setting of whoever runs the tests."""
     mine = {name: value for name, value in os.environ.items() if not name.startswith("LIMNER_")}
-    return mine | {"HOME": str(tmp_path_factory.mktemp("home"))}
+    return mine | {"HOME": str(tmp_path_factory.mktemp("home")), "TMPDIR": str(tmp_path_factory.mktemp("temporary"))}
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import math
-import secrets
+import random
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -15,6 +15,7 @@ import numpy as np
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from export.bundle import Manifest
 from server import images, schemas
@@ -33,6 +34,7 @@ from server.streaming import Streamed, blocks
 from training.latents import DRAWN_SEEDS, Asked
 
 router = APIRouter()
+_drawn = random.Random()  # noqa: S311 (seeds, no secrets: a call of the system gives the interpreter away)
 
 VERSION = importlib.metadata.version("limner")
 HEADERS = ("X-Limner-Seed", "X-Limner-Label", "X-Limner-Model", "X-Request-Id", "Server-Timing", "ETag")
@@ -107,7 +109,7 @@ async def _understood(request: Request, state: State) -> _Order:
     most = _most(format, state.settings)
     if asked.n > most:
         raise InvalidParameter("n", asked.n, f"an integer from 1 to {most} as {format}")
-    seed = secrets.randbelow(DRAWN_SEEDS) if asked.seed is None else asked.seed
+    seed = _drawn.randrange(DRAWN_SEEDS) if asked.seed is None else asked.seed
     return _Order(
         request=request,
         state=state,
@@ -293,3 +295,8 @@ router.add_api_route(
     "/generate", generate, methods=["GET"], operation_id="generate_by_query", openapi_extra=_QUERY, **_COMMON
 )
 router.add_api_route("/generate", generate, methods=["HEAD"], include_in_schema=False)
+
+
+def routes() -> list[Route]:
+    """Those of `generate`."""
+    return [route for route in router.routes if isinstance(route, Route)]

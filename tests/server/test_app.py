@@ -75,5 +75,5 @@ def test_the_app_can_be_made_twice_in_one_process(models: Path) -> None:
 
     for _ in range(2):
         app = create_app(Settings(models=models / "plain"))
-        assert app.openapi()["info"]["title"] == "limner"
-        app.state.limner.repository.close()
+        assert app.api.openapi()["info"]["title"] == "limner"
+        app.state.repository.close()

@@ -18,7 +18,7 @@ import httpx
 import numpy as np
 import pytest
 
-from server.process import address, bind
+from server.listening import address, bind
 from training.errors import ConfigError
 
 PATIENCE = 30.0  # seconds until a test that would hang fails

@@ -81,7 +81,7 @@ def test_promtool_finds_nothing_to_say() -> None:
     metrics = Metrics()
     metrics.add_model("digits@1", digest="abc")
     own = b"".join(line for line in metrics.text().splitlines(keepends=True) if b"limner_" in line)
-    assert own.count(b"# HELP") == own.count(b"# TYPE") == 17
+    assert own.count(b"# HELP") == own.count(b"# TYPE") == 19
     done = subprocess.run([program, "check", "metrics"], input=own, capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
