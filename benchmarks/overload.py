@@ -33,6 +33,7 @@ class Client:
 
     async def ask(self, more: str = "") -> int:
         """The status of one answer, read to its end."""
+        self.idle = [pair for pair in self.idle if not pair[0].at_eof()]  # closed after 5 s without a request
         if self.idle:
             reader, writer = self.idle.pop()
         else:
