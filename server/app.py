@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import errors, routes
+from server.express import Express
 from server.group import Group
 from server.observer import RequestObserver
 from server.repository import open_repository
@@ -37,6 +38,7 @@ class Application:
     api: FastAPI
     state: State
     layers: ASGIApp
+    express: Express
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.layers(scope, receive, send)
@@ -88,18 +90,16 @@ def create_app(settings: Settings, group: Group | None = None) -> Application:
     app.mount("/playground", StaticFiles(directory=settings.playground))
     app.add_api_route("/", lambda: FileResponse(page), methods=["GET"], include_in_schema=False)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
-    return Application(app, state, _around(app, state))
+    observer = RequestObserver(Shortcut(app, generate.generate, generate.routes()), metrics, state.drain)
+    return Application(app, state, _around(observer, settings), Express(state, observer))
 
 
-def _around(app: FastAPI, state: State) -> ASGIApp:
-    """FastAPI inside, limner's own layers around it."""
-    inner = Shortcut(app, generate.generate, generate.routes())
-    observed = RequestObserver(inner, state.metrics, state.drain)
-    if not state.settings.cors_origins:
+def _around(observed: ASGIApp, settings: Settings) -> ASGIApp:
+    if not settings.cors_origins:
         return observed
     return CORSMiddleware(  # outermost, so that a page can read every refusal
         observed,
-        allow_origins=state.settings.cors_origins,
+        allow_origins=settings.cors_origins,
         allow_methods=["GET", "HEAD", "POST"],
         allow_headers=["*"],
         expose_headers=[*generate.HEADERS, "Retry-After"],

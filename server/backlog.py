@@ -85,13 +85,14 @@ class Backlog:
         self._soonest = min((request.deadline for line in self._lines for request in line), default=inf)
         return late
 
-    def take(self) -> list[Part]:
-        """The next batch, as full as can be; [] where nothing waits."""
+    def take(self, most: int | None = None) -> list[Part]:
+        """The next batch, as full as can be, of `most` images where fewer are wanted; [] where nothing waits."""
+        places = self.largest if most is None else most
         normal, low = self._waiting
-        self._credit = min(self._credit + self.largest * LOW_SHARE, self.largest) if normal and low else 0.0
-        kept = min(int(self._credit), low)
-        normal = min(normal, self.largest - kept)
-        low = min(low, self.largest - normal)
+        self._credit = min(self._credit + places * LOW_SHARE, self.largest) if normal and low else 0.0
+        kept = min(int(self._credit), low, places)
+        normal = min(normal, places - kept)
+        low = min(low, places - normal)
         self._credit -= min(low, kept)
         return self._first(False, normal) + self._first(True, low)
 

@@ -21,7 +21,7 @@ from training.errors import LimnerError
 
 Rows = tuple[np.ndarray, np.ndarray | None]
 Compose = Callable[[Sequence[Part]], Rows]
-Reason = Literal["full", "drained", "retry"]
+Reason = Literal["full", "fitted", "drained", "retry"]
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Generated:
 class Batch:
     """What one run of the engine was, for metrics and the log.
 
-    `reason`: it is as large as a batch can be, or holds all that waited, or is half of one that failed. `rows` that
-    the engine ran, with padding; `failed` images that did not come out. `queue_seconds`: waits of the requests that
-    began in it.
+    `reason`: it is as large as a batch can be, or as large as needs no padding, or holds all that waited, or is half of
+    one that failed. `rows` that the engine ran, with padding; `failed` images that did not come out. `queue_seconds`:
+    waits of the requests that began in it.
     """
 
     images: int
@@ -125,7 +125,7 @@ class Batcher:
         with self._changed:
             now = self._clock()
             settled = [pair for late in self._backlog.sweep(now) for pair in self._settle(late, _expired(late))]
-            parts = self._backlog.take()
+            parts = self._backlog.take(self._cost.fitting(self._backlog.images))
             size = _size(parts)
             for request, start, _ in parts:
                 if start == 0:
@@ -135,7 +135,8 @@ class Batcher:
         if not parts:
             return False
         try:
-            self._run(parts, "full" if size == self._backlog.largest else "drained")
+            left = self._backlog.images
+            self._run(parts, "full" if size == self._backlog.largest else "fitted" if left else "drained")
         except Exception as caught:  # a fault of limner; whoever runs the engine must outlive it
             self._fail(parts, _wrapped(caught))
         finally:

@@ -43,7 +43,7 @@ class RequestObserver:
             await self.app(scope, receive, send)
             return
         began = time.monotonic()
-        request_id = _request_id(scope)
+        name = request_id(next((value for key, value in scope["headers"] if key == b"x-request-id"), b""))
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
         code, started = 500, False
 
@@ -51,7 +51,7 @@ class RequestObserver:
             nonlocal code, started
             if message["type"] == "http.response.start":
                 code, started = message["status"], True
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("ascii"))]
+                message["headers"] = [*message["headers"], (b"x-request-id", name.encode("ascii"))]
             await send(message)
 
         failure: BaseException | None = None
@@ -71,10 +71,11 @@ class RequestObserver:
             await unexpected()(scope, receive, send_marked)
         finally:
             self.drain.in_flight -= 1
-            self._account(scope, code, failure or state.get("failure"), time.monotonic() - began, request_id)
+            route = getattr(scope.get("route"), "path", None) or UNROUTED
+            self.account(route, code, failure or state.get("failure"), time.monotonic() - began, name)
 
-    def _account(self, scope: Scope, code: int, failure: BaseException | None, seconds: float, request_id: str) -> None:
-        route = getattr(scope.get("route"), "path", None) or UNROUTED
+    def account(self, route: str, code: int, failure: BaseException | None, seconds: float, request_id: str) -> None:
+        """A request was answered: count it, and log it where it failed."""
         self.metrics.requests.labels(route, str(code)).inc()
         self.metrics.request.labels(route).observe(seconds)
         if code >= 500 and not (isinstance(failure, LimnerError) and failure.status == 503):
@@ -89,8 +90,8 @@ class RequestObserver:
             )
 
 
-def _request_id(scope: Scope) -> str:
-    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+def request_id(given: bytes) -> str:
+    """The one that the client gave, if it is fit to be written down, or another."""
     text = given.decode("latin-1")
     return text if REQUEST_ID.fullmatch(text) else f"{_ids.getrandbits(128):032x}"
 

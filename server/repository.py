@@ -33,10 +33,26 @@ Answer = asyncio.Future[Generated]
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
-class _Waiting(Request):
-    """`rows` are an Asked; `answer` is of the event loop that waits for it."""
+class Waiting(Request):
+    """A request for which an event loop waits: its thread calls `tell`, once. `rows` are an Asked."""
 
+    loop: asyncio.AbstractEventLoop
+
+    def tell(self, outcome: Generated | LimnerError) -> None:
+        raise NotImplementedError
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class _Awaited(Waiting):
     answer: Answer
+
+    def tell(self, outcome: Generated | LimnerError) -> None:
+        if self.answer.done():  # cancelled meanwhile
+            return
+        if isinstance(outcome, Generated):
+            self.answer.set_result(outcome)
+        else:
+            self.answer.set_exception(outcome)
 
 
 @dataclass(frozen=True)
@@ -91,7 +107,8 @@ class LiveModel:
         """
         loop = asyncio.get_running_loop()
         answer: Answer = loop.create_future()
-        request = _Waiting(count=asked.count, rows=asked, low=low, deadline=time.monotonic() + seconds, answer=answer)
+        deadline = time.monotonic() + seconds
+        request = _Awaited(count=asked.count, rows=asked, low=low, deadline=deadline, loop=loop, answer=answer)
         self.batcher.submit(request)
         watchers: list[asyncio.TimerHandle | asyncio.Task[None]] = []
 
@@ -128,23 +145,18 @@ async def _leave(left: Callable[[], Awaitable[None]], answer: Answer) -> None:
 
 def _deliver(settled: Settled) -> None:
     """Wake those who wait, all of one loop at once."""
-    loops: dict[asyncio.AbstractEventLoop, list[tuple[Answer, Generated | LimnerError]]] = {}
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[Waiting, Generated | LimnerError]]] = {}
     for request, outcome in settled:
-        assert isinstance(request, _Waiting)
-        loops.setdefault(request.answer.get_loop(), []).append((request.answer, outcome))
-    for loop, answers in loops.items():
+        assert isinstance(request, Waiting)
+        loops.setdefault(request.loop, []).append((request, outcome))
+    for loop, told in loops.items():
         with suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(_wake, answers)
+            loop.call_soon_threadsafe(_wake, told)
 
 
-def _wake(answers: list[tuple[Answer, Generated | LimnerError]]) -> None:
-    for answer, outcome in answers:
-        if answer.done():  # cancelled meanwhile
-            continue
-        if isinstance(outcome, Generated):
-            answer.set_result(outcome)
-        else:
-            answer.set_exception(outcome)
+def _wake(told: list[tuple[Waiting, Generated | LimnerError]]) -> None:
+    for request, outcome in told:
+        request.tell(outcome)
 
 
 def _compose(

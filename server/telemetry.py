@@ -60,7 +60,9 @@ class Metrics:
         self.queued = self._gauge("queued_images", "Images that wait for a batch.", "model")
         self.images = self._counter("images", "Images made.")
         self.batches = self._counter(
-            "batches", "Runs of the engine: as large as can be, of all that waited, or half of one that failed.", BY
+            "batches",
+            "Runs of the engine: as large as can be, without padding, of all that waited, or of a failed half.",
+            BY,
         )
         self.rejected = self._counter("rejected", "Requests refused before they were queued.", BY)
         self.cancelled = self._counter("cancelled", "Requests whose client left before their images were made.")

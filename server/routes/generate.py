@@ -90,7 +90,10 @@ async def generate(request: Request) -> Response:
     state: State = request.app.state.limner
     draining = state.drain.started  # before the body is read: what is in flight when a drain begins is answered
     order = await _understood(request, state)
-    headers = {"X-Limner-Seed": str(order.images.seed), "X-Limner-Model": order.model.title} | _caching(order)
+    headers = {"X-Limner-Seed": str(order.images.seed), "X-Limner-Model": order.model.title}
+    label = order.images.label
+    assert not isinstance(label, np.ndarray)
+    headers |= caching(request.method, order.asked, order.model, label, order.format)
     if "ETag" in headers and has_it(",".join(request.headers.getlist("if-none-match")), headers["ETag"]):
         return Response(status_code=304, headers=headers)
     with state.metrics.waiting(order.model.title):
@@ -109,7 +112,7 @@ async def _understood(request: Request, state: State) -> _Order:
     most = _most(format, state.settings)
     if asked.n > most:
         raise InvalidParameter("n", asked.n, f"an integer from 1 to {most} as {format}")
-    seed = _drawn.randrange(DRAWN_SEEDS) if asked.seed is None else asked.seed
+    seed = drawn_seed() if asked.seed is None else asked.seed
     return _Order(
         request=request,
         state=state,
@@ -136,7 +139,7 @@ async def _whole(order: _Order, headers: dict[str, str]) -> Response:
     names = model.bundle.manifest.class_names
     work = partial(images.encode, order.format, made.images, order.identity(label), made.labels, names)
     body, seconds = await order.written(partial(work, scale=asked.scale, quality=asked.quality), order.pixels)
-    headers["Server-Timing"] = _timing(queue=made.queue_seconds, compute=made.compute_seconds, encode=seconds)
+    headers["Server-Timing"] = timing(queue=made.queue_seconds, compute=made.compute_seconds, encode=seconds)
     order.begins()
     return Response(body, headers=headers, media_type=MEDIA_TYPES[order.format])
 
@@ -148,7 +151,7 @@ async def _streamed(order: _Order, headers: dict[str, str]) -> Response:
     made = blocks(model, order.images, size, order.seconds, order.low, partial(_left, order.request))
     with order.state.metrics.waiting(model.title):
         first = await anext(made)
-    headers["Server-Timing"] = _timing(queue=first.queue_seconds, compute=first.compute_seconds)
+    headers["Server-Timing"] = timing(queue=first.queue_seconds, compute=first.compute_seconds)
     if order.format == "npy":
         writer = NpyWriter(order.images.count, (manifest.height, manifest.width, manifest.channels))
         headers["Content-Length"] = str(writer.length)
@@ -191,7 +194,7 @@ async def _pieces(
         writer.discard()
 
 
-def _timing(**seconds: float) -> str:
+def timing(**seconds: float) -> str:
     """As Server-Timing says it, in milliseconds."""
     return ", ".join(f"{name};dur={value * 1e3:.3f}" for name, value in seconds.items())
 
@@ -202,17 +205,20 @@ async def _left(request: Request) -> None:
         pass
 
 
-def _caching(order: _Order) -> dict[str, str]:
+def drawn_seed() -> int:
+    """For a request that names none."""
+    return _drawn.randrange(DRAWN_SEEDS)
+
+
+def caching(method: str, asked: GenerateRequest, model: LiveModel, label: int | None, format: str) -> dict[str, str]:
     """Headers for caches. Only what a URL says whole has an ETag."""
-    asked, model, headers = order.asked, order.model, {"Vary": "Accept"}
-    if order.request.method not in ("GET", "HEAD"):
+    headers = {"Vary": "Accept"}
+    if method not in ("GET", "HEAD"):
         return headers | ({"Cache-Control": NEVER} if asked.seed is None else {})
     headers["Cache-Control"] = control(asked.seed, asked.version)
     if asked.seed is not None:
-        label = order.images.label
-        assert not isinstance(label, np.ndarray)
         made_by = (model.title, model.bundle.digest, model.artifact, VERSION)
-        asked_for = (asked.seed, asked.n, label, asked.truncation, order.format, asked.quality, asked.scale)
+        asked_for = (asked.seed, asked.n, label, asked.truncation, format, asked.quality, asked.scale)
         headers["ETag"] = etag(*made_by, *asked_for)
     return headers
 

@@ -76,6 +76,16 @@ def test_neither_priority_starves_however_small_a_batch_is(largest: int) -> None
     assert abs(low.taken - taken / 8) <= 10
 
 
+@pytest.mark.parametrize("most", [1, 2, 5, 64])
+def test_a_batch_may_be_asked_to_be_smaller_and_neither_priority_starves_by_it(most: int) -> None:
+    normal, low = Request(900), Request(100, low=True)
+    backlog = filled(normal, low, largest=64)
+    for _ in range(400 // most):
+        assert sum(part.stop - part.start for part in backlog.take(most)) == most
+    taken = normal.taken + low.taken
+    assert abs(low.taken - taken / 8) <= 10
+
+
 def test_places_that_one_priority_does_not_want_are_the_other_s() -> None:
     low = Request(100, low=True)
     backlog = filled(low, largest=64)

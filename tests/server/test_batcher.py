@@ -133,6 +133,15 @@ def test_small_requests_are_packed_and_large_ones_split_in_order() -> None:
     assert [batch.reason for batch in bench.batches] == ["full", "full", "full", "drained"]
 
 
+def test_a_batch_is_of_a_size_that_needs_no_padding_where_that_costs_less() -> None:
+    bench = Bench(largest=4, cost=Cost({1: 0.3, 4: 1.0}))
+    requests = [bench.ask(*range(start, start + 3)) for start in (0, 3)]
+    bench.run()
+    assert bench.engine.batches == [[0, 1, 2, 3], [4], [5]]
+    assert [batch.reason for batch in bench.batches] == ["full", "fitted", "drained"]
+    assert [bench.answer(request) for request in requests] == [[0, 1, 2], [3, 4, 5]]
+
+
 def test_what_arrives_while_the_engine_runs_forms_the_next_batch() -> None:
     bench = Bench()
     late: list[Request] = []

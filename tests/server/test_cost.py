@@ -42,6 +42,43 @@ def test_a_batch_costs_what_the_engine_runs_for_it() -> None:
     assert cost.batch(8) == pytest.approx(1.1 * 0.018)
 
 
+def test_a_batch_takes_what_costs_least_with_those_that_are_left() -> None:
+    cost = Cost({size: 0.1 * size + 0.05 for size in SIZES})
+    taken = {images: cost.fitting(images) for images in (0, 1, 3, 5, 8, 33, 40, 63, 64, 65, 1000)}
+    assert taken == {0: 0, 1: 1, 3: 2, 5: 4, 8: 8, 33: 32, 40: 32, 63: 63, 64: 64, 65: 64, 1000: 64}
+
+
+def test_where_a_run_costs_more_than_rows_everything_is_taken_at_once() -> None:
+    cost = Cost({size: 0.001 * size + 1 for size in SIZES})
+    assert [cost.fitting(images) for images in range(66)] == [*range(65), 64]
+
+
+@given(
+    a=st.floats(1e-6, 1),
+    b=st.floats(0, 1),
+    sizes=st.sets(st.sampled_from(SIZES), min_size=1),
+    images=st.integers(1, 64),
+)
+def test_no_other_way_of_splitting_is_cheaper(a: float, b: float, sizes: set[int], images: int) -> None:
+    cost = Cost({size: a * size + b for size in sizes})
+    images = min(images, max(sizes))
+
+    def seconds(left: int) -> float:
+        """As the batcher goes on, if nobody else comes."""
+        total = 0.0
+        while left:
+            taken = cost.fitting(left)
+            assert 1 <= taken <= left
+            total += cost.batch(taken)
+            left -= taken
+        return total
+
+    assert seconds(images) <= cost.batch(images) * (1 + 1e-6)
+    for size in sizes:
+        if size < images:
+            assert seconds(images) <= (cost.batch(size) + seconds(images - size)) * (1 + 1e-6)
+
+
 def test_it_follows_an_engine_that_becomes_slower_or_quicker() -> None:
     cost = Cost({size: 0.001 * size for size in SIZES})
     for _ in range(60):

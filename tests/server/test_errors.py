@@ -198,7 +198,7 @@ def test_a_client_that_leaves_the_queue_gives_its_places_back(application: Any, 
     application.engine.sabotage = hangs
     address = (application.client.base_url.host, application.client.base_url.port or 80)
     with ThreadPoolExecutor() as asker:
-        first = asker.submit(httpx.get, f"{application.client.base_url}/generate?n=3", timeout=PATIENCE)
+        first = asker.submit(httpx.get, f"{application.client.base_url}/generate?n=4", timeout=PATIENCE)
         assert running.wait(PATIENCE)
         with socket.create_connection(address) as connection:
             connection.sendall(f"{request_line} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
@@ -208,7 +208,7 @@ def test_a_client_that_leaves_the_queue_gives_its_places_back(application: Any, 
         application.until(lambda: metric('limner_requests_total{code="499",route="/generate"} 1.0'))
         let_go.set()
         assert first.result().status_code == 200
-    assert sizes == [3]
+    assert sizes == [4]
     assert application.logged(0) == []
 
 

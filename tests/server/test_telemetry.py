@@ -39,7 +39,7 @@ def test_the_series_of_a_model_exist_at_0_before_its_first_request() -> None:
     text = metrics.text().decode()
     for reason in ("queue-full", "deadline-unreachable", "not-ready"):
         assert f'limner_rejected_total{{model="digits@1",reason="{reason}"}} 0.0' in text
-    for reason in ("full", "drained", "retry"):
+    for reason in ("full", "fitted", "drained", "retry"):
         assert f'limner_batches_total{{model="digits@1",reason="{reason}"}} 0.0' in text
     assert 'limner_requests_total{code="429",route="/generate"} 0.0' in text
 

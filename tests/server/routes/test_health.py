@@ -21,7 +21,7 @@ def test_alive_and_ready(http: httpx.Client) -> None:
 
 def test_metrics_count_requests_images_and_batches(http: httpx.Client) -> None:
     before = samples(http)
-    assert http.get("/generate?model=digits&n=5").status_code == 200
+    assert http.get("/generate?model=digits&n=4").status_code == 200
     assert http.get("/generate?model=digits&label=nope").status_code == 422
     after = samples(http)
 
@@ -29,12 +29,12 @@ def test_metrics_count_requests_images_and_batches(http: httpx.Client) -> None:
         key = (name, frozenset(labels.items()))
         return after[key] - before.get(key, 0)
 
-    assert grown("limner_images_total", model="digits@1") == 5
+    assert grown("limner_images_total", model="digits@1") == 4
     assert grown("limner_images_total", model="plain@1") == 0
     assert grown("limner_requests_total", route="/generate", code="200") == 1
     assert grown("limner_requests_total", route="/generate", code="422") == 1
     assert grown("limner_requests_total", route="/metrics", code="200") == 1
-    assert grown("limner_batch_size_sum", model="digits@1") == 5
+    assert grown("limner_batch_size_sum", model="digits@1") == 4
     assert grown("limner_request_seconds_count", route="/generate") == 2
     assert grown("limner_batches_total", model="digits@1", reason="drained") == 1
     assert after["limner_load_seconds", frozenset({("model", "digits@1")})] > 0

@@ -1,0 +1,225 @@
+"""The commonest request in, its picture out, on the shortest way: one image as PNG, asked for by a URL alone.
+
+Everything else - a body, another format, a condition, whatever has to be refused - is left to the ordinary way, and
+both say the same, byte for byte. What is saved is a task, an ASGI cycle and half a dozen objects for each request.
+"""
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar, Protocol
+from urllib.parse import parse_qsl
+
+from starlette.responses import Response
+
+from server import images, schemas
+from server.batcher import Generated
+from server.errors import Expired, RequestError, problem, unexpected
+from server.identity import Identity
+from server.observer import LEFT, RequestObserver, request_id
+from server.repository import LiveModel, Waiting
+from server.routes import generate
+from server.schemas import choose_format
+from server.state import State
+from training.errors import LimnerError
+from training.latents import Asked
+
+PATH, QUESTION = b"/generate", b"/generate?"
+EXPECTED = {  # what a header has to say, where it may be there at all
+    b"content-length": b"0",
+    b"connection": b"keep-alive",
+    **dict.fromkeys((b"transfer-encoding", b"if-none-match", b"origin", b"expect", b"upgrade")),
+}
+LONGEST = 256  # bytes of a URL that is remembered
+REMEMBERED = 1024  # of them
+
+
+class Line(Protocol):
+    """A connection that waits for one answer."""
+
+    def answer(self, code: int, data: bytes) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a query asks for, understood once. `head`: the headers that do not change."""
+
+    model: LiveModel
+    label: int | None
+    seed: int | None
+    truncation: float | None
+    low: bool
+    head: bytes
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Ride(Waiting):
+    """A request on its way. To uvicorn it is the cycle of its connection."""
+
+    express: "Express"
+    line: Line
+    plan: _Plan
+    seed: int
+    request_id: str
+    response_complete: bool = False
+    keep_alive: bool = True
+    more_body: bool = False
+    message_event: ClassVar["_Nobody"]
+
+    def tell(self, outcome: Generated | LimnerError) -> None:
+        self.express.arrived(self, outcome)
+
+    @property
+    def disconnected(self) -> bool:
+        return self.response_complete
+
+    @disconnected.setter
+    def disconnected(self, gone: bool) -> None:
+        self.express.left(self)
+
+
+class _Nobody:
+    """Who waits for the body of a request that has none."""
+
+    def set(self) -> None: ...
+
+
+Ride.message_event = _Nobody()
+
+
+class Express:
+    """The shortest way through a server. All of it happens in the thread of the event loop."""
+
+    def __init__(self, state: State, observer: RequestObserver) -> None:
+        self._state, self._observer = state, observer
+        self._seconds = state.settings.timeout_seconds
+        self._plan = lru_cache(REMEMBERED)(self._planned)
+        self._waiting: deque[Ride] = deque()  # as their deadlines come
+        self._timer: asyncio.TimerHandle | None = None
+
+    def take(self, line: Line, method: bytes, url: bytes, headers: list[tuple[bytes, bytes]]) -> Ride | None:
+        """The ride of a request without a body, if this is its way."""
+        if url != PATH and not url.startswith(QUESTION):
+            return None
+        if method not in (b"POST", b"GET") or self._state.drain.started or len(url) > LONGEST or b"#" in url:
+            return None
+        accept = named = b""
+        for name, value in headers:
+            name = name.lower()
+            expected = EXPECTED.get(name, value)
+            if expected is not value and value.lower() != expected:
+                return None
+            if name == b"accept":
+                accept = accept + b"," + value if accept else value
+            elif name == b"x-request-id" and not named:
+                named = value
+        plan = self._plan(method, url[len(QUESTION) :], accept)
+        return None if plan is None else self._started(line, plan, named)
+
+    def _started(self, line: Line, plan: _Plan, named: bytes) -> Ride | None:
+        seed = generate.drawn_seed() if plan.seed is None else plan.seed
+        now = time.monotonic()
+        ride = Ride(
+            count=1,
+            rows=Asked(seed, 1, plan.label, plan.truncation),
+            low=plan.low,
+            deadline=now + self._seconds,
+            loop=asyncio.get_running_loop(),
+            express=self,
+            line=line,
+            plan=plan,
+            seed=seed,
+            request_id=request_id(named),
+        )
+        try:
+            plan.model.batcher.submit(ride)
+        except RequestError:  # the ordinary way will say why
+            return None
+        self._state.drain.in_flight += 1
+        while self._waiting and self._waiting[0].response_complete:
+            self._waiting.popleft()
+        self._waiting.append(ride)
+        if self._timer is None:
+            self._timer = ride.loop.call_later(self._seconds, self._expire)
+        return ride
+
+    def _planned(self, method: bytes, query: bytes, accept: bytes) -> _Plan | None:
+        try:
+            asked = schemas.validate(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+            format = choose_format(asked.format, accept.decode("latin-1"))
+            model = self._state.repository.get(asked.model, asked.version)
+            label = model.label_index(asked.label)
+        except RequestError:
+            return None
+        whole = asked.n == asked.scale == 1 and asked.quality is None and asked.timeout_ms is None
+        if not whole or format != "png" or min(self._state.settings.max_images, self._state.settings.max_sheet) < 1:
+            return None
+        headers = {"x-limner-model": model.title} | generate.caching(method.decode(), asked, model, label, format)
+        head = "".join(f"{name.lower()}: {value}\r\n" for name, value in headers.items())
+        return _Plan(model, label, asked.seed, asked.truncation, asked.priority == "low", head.encode("latin-1"))
+
+    def arrived(self, ride: Ride, outcome: Generated | LimnerError) -> None:
+        """What became of it."""
+        if ride.response_complete:
+            return
+        if isinstance(outcome, Generated):
+            try:
+                self._answer(ride, outcome)
+            except Exception as fault:  # of limner, which is told as on every other way
+                self._refuse(ride, unexpected(), fault)
+            return
+        if isinstance(outcome, Expired):
+            self._state.metrics.missed.labels(ride.plan.model.title).inc()
+        self._refuse(ride, problem(outcome), outcome)
+
+    def left(self, ride: Ride) -> None:
+        """Its client is gone."""
+        if ride.response_complete:
+            return
+        ride.plan.model.batcher.cancel(ride)
+        self._state.metrics.cancelled.labels(ride.plan.model.title).inc()
+        self._done(ride, LEFT, None)
+
+    def _answer(self, ride: Ride, made: Generated) -> None:
+        plan, model = ride.plan, ride.plan.model
+        label = plan.label if made.labels is None else int(made.labels[0])
+        facts = (model.name, model.version, model.bundle.digest, model.artifact)
+        identity = Identity(*facts, ride.seed, label, plan.truncation)
+        began = time.perf_counter()
+        body = images.encode("png", made.images, identity, made.labels, ())
+        seconds = time.perf_counter() - began
+        self._state.metrics.encode.labels(model.title).observe(seconds)
+        if time.monotonic() > ride.deadline:
+            self._state.metrics.late.labels(model.title).inc()
+        timing = generate.timing(queue=made.queue_seconds, compute=made.compute_seconds, encode=seconds)
+        labelled = "" if label is None else f"x-limner-label: {label}\r\n"
+        head = (
+            f"{labelled}server-timing: {timing}\r\ncontent-length: {len(body)}\r\ncontent-type: image/png\r\n"
+            f"x-request-id: {ride.request_id}\r\n\r\n"
+        )
+        seed = b"x-limner-seed: %d\r\n" % ride.seed
+        self._done(ride, 200, None, b"".join((seed, plan.head, head.encode("latin-1"), body)))
+
+    def _refuse(self, ride: Ride, answer: Response, failure: Exception) -> None:
+        head = b"".join(b"%b: %b\r\n" % pair for pair in answer.raw_headers)
+        named = f"x-request-id: {ride.request_id}\r\n\r\n".encode("ascii")
+        self._done(ride, answer.status_code, failure, head + named + bytes(answer.body))
+
+    def _done(self, ride: Ride, code: int, failure: Exception | None, data: bytes = b"") -> None:
+        ride.response_complete = True
+        self._state.drain.in_flight -= 1
+        if data:
+            ride.line.answer(code, data)
+        self._observer.account(PATH.decode(), code, failure, time.monotonic() - ride.arrived, ride.request_id)
+
+    def _expire(self) -> None:
+        """The time of the first that waits has come: tell the batcher, which tells everybody."""
+        now, self._timer = time.monotonic(), None
+        while self._waiting and (self._waiting[0].response_complete or self._waiting[0].deadline <= now):
+            ride = self._waiting.popleft()
+            ride.plan.model.batcher.expire(ride)
+        if self._waiting:
+            first = self._waiting[0]
+            self._timer = first.loop.call_later(max(0.0, first.deadline - now), self._expire)
