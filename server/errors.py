@@ -16,6 +16,7 @@ RequestError
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -110,22 +111,32 @@ def problem(error: LimnerError) -> Response:
     return Response(body, error.status, {**headers, "Cache-Control": "no-store"}, media_type=PROBLEM)
 
 
+FORMS: dict[
+    str, Callable[[LimnerError], Response]
+] = {}  # of protocols that are not limner's own, by their first folder
+
+
+def answer(path: str, error: LimnerError) -> Response:
+    """In the form of the protocol that the path belongs to."""
+    return FORMS.get(path.removeprefix("/").partition("/")[0], problem)(error)
+
+
 async def on_limner_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, LimnerError)
     request.state.failure = error
-    return problem(error)
+    return answer(request.url.path, error)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """Starlette's own refusals (no such route, wrong method) in the same form."""
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return problem(NotFound(f"there is no {request.url.path}", "See /docs."))
+        return answer(request.url.path, NotFound(f"there is no {request.url.path}", "See /docs."))
     if error.status_code == 405:
         refused = MethodNotAllowed(f"{request.method} {request.url.path} is not possible", "See /docs.")
         refused.headers = {"Allow": ", ".join(sorted(_methods(request)))}
-        return problem(refused)
-    return problem(RequestError(f"{request.method} {request.url.path}: {error.detail}", "See /docs."))
+        return answer(request.url.path, refused)
+    return answer(request.url.path, RequestError(f"{request.method} {request.url.path}: {error.detail}", "See /docs."))
 
 
 def _methods(request: Request) -> set[str]:
@@ -134,6 +145,6 @@ def _methods(request: Request) -> set[str]:
     return {method for route in matching for method in getattr(route, "methods", None) or ()}
 
 
-def unexpected() -> Response:
+def unexpected(path: str) -> Response:
     """A fault of limner itself: logged with its traceback by the telemetry middleware, never shown to a user."""
-    return problem(LimnerError("limner failed to answer this request", "The server's log says why."))
+    return answer(path, LimnerError("limner failed to answer this request", "The server's log says why."))

@@ -168,7 +168,7 @@ class Express:
             try:
                 self._answer(ride, outcome)
             except Exception as fault:  # of limner, which is told as on every other way
-                self._refuse(ride, unexpected(), fault)
+                self._refuse(ride, unexpected(PATH.decode()), fault)
             return
         if isinstance(outcome, Expired):
             self._state.metrics.missed.labels(ride.plan.model.title).inc()

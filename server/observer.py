@@ -68,7 +68,7 @@ class RequestObserver:
             if started:  # too late for words: the connection is cut, so that a short body is an error to the client
                 code = 500
                 raise
-            await unexpected()(scope, receive, send_marked)
+            await unexpected(scope["path"])(scope, receive, send_marked)
         finally:
             self.drain.in_flight -= 1
             route = getattr(scope.get("route"), "path", None) or UNROUTED

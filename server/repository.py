@@ -20,9 +20,9 @@ from server.backlog import Part, Request
 from server.batcher import Batch, Batcher, Generated, Settled
 from server.cost import Cost, measured
 from server.errors import InvalidParameter, NotFound, shorten
+from server.rows import Rows, compose
 from server.settings import Settings
 from training.errors import ConfigError, LimnerError
-from training.latents import Asked, draw_each
 from training.prior import Prior
 
 A_WHILE = 0.1  # seconds: most answers are there before, and need nobody who watches their client or their deadline
@@ -34,7 +34,7 @@ Answer = asyncio.Future[Generated]
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Waiting(Request):
-    """A request for which an event loop waits: its thread calls `tell`, once. `rows` are an Asked."""
+    """A request for which an event loop waits: its thread calls `tell`, once. `rows` are its Rows."""
 
     loop: asyncio.AbstractEventLoop
 
@@ -98,7 +98,7 @@ class LiveModel:
         raise InvalidParameter("label", label, spelt)
 
     async def generate(
-        self, asked: Asked, seconds: float, low: bool = False, left: Callable[[], Awaitable[None]] | None = None
+        self, asked: Rows, seconds: float, low: bool = False, left: Callable[[], Awaitable[None]] | None = None
     ) -> Generated:
         """Queue and wait, behind others if `low`. Whoever is cancelled leaves the queue, and so does he for whom `left`
         returns; it is asked only of those who wait for a while.
@@ -163,7 +163,7 @@ def _compose(
     latent: int, classes: int, prior: Prior | None, parts: Sequence[Part]
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The latents and labels of a batch."""
-    return draw_each([request.rows.part(start, stop) for request, start, stop in parts], latent, classes, prior)
+    return compose([request.rows.part(start, stop) for request, start, stop in parts], latent, classes, prior)
 
 
 def _listed(names: tuple[str, ...], indices: str) -> str:
