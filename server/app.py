@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -87,11 +88,27 @@ def create_app(settings: Settings, group: Group | None = None) -> Application:
     app.add_exception_handler(HTTPException, errors.on_http_exception)
     for module in (generate, models, health):
         app.router.routes.extend(module.router.routes)  # flat, unlike include_router: Allow is read from each route
-    app.mount("/playground", StaticFiles(directory=settings.playground))
     app.add_api_route("/", lambda: FileResponse(page), methods=["GET"], include_in_schema=False)
+    _answer_head(app)
+    app.mount("/playground", StaticFiles(directory=settings.playground))
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     observer = RequestObserver(Shortcut(app, generate.generate, generate.routes()), metrics, state.drain)
     return Application(app, state, _around(observer, settings), Express(state, observer))
+
+
+def _answer_head(app: FastAPI) -> None:
+    """Where GET is answered (RFC 9110, section 9.3.2), which FastAPI leaves to its user; uvicorn sends no body."""
+    gets = [route for route in app.routes if isinstance(route, APIRoute) and route.methods == {"GET"}]
+    for route in gets:
+        if route.path != generate.PATH:  # which is in its own routes
+            app.add_api_route(
+                route.path,
+                route.endpoint,
+                methods=["HEAD"],
+                include_in_schema=False,
+                response_model=route.response_model,
+                response_model_exclude_none=route.response_model_exclude_none,
+            )
 
 
 def _around(observed: ASGIApp, settings: Settings) -> ASGIApp:

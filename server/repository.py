@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from server.cost import Cost, measured
 from server.errors import InvalidParameter, NotFound, shorten
 from server.rows import Rows, compose
 from server.settings import Settings
+from server.telemetry import log
 from training.errors import ConfigError, LimnerError
 from training.prior import Prior
 
@@ -156,7 +158,10 @@ def _deliver(settled: Settled) -> None:
 
 def _wake(told: list[tuple[Waiting, Generated | LimnerError]]) -> None:
     for request, outcome in told:
-        request.tell(outcome)
+        try:
+            request.tell(outcome)
+        except Exception:  # who shared its batch has still to hear
+            log.error("an answer could not be told", trace=traceback.format_exc())
 
 
 def _compose(

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from starlette.requests import Request
 
-from server.errors import InvalidParameter, NotAcceptable, TooLarge, Unparsable, UnsupportedType, shorten
+from server.errors import SHOWN, InvalidParameter, NotAcceptable, TooLarge, Unparsable, UnsupportedType, shorten
 from server.images import MEDIA_TYPES
 from server.pictures import PICTURE_FORMATS
 from training.latents import SEEDS
@@ -22,6 +22,7 @@ WILDCARDS = {
     "image/*": PICTURE_FORMATS,
     "application/*": tuple(name for name in MEDIA_TYPES if name not in PICTURE_FORMATS),
 }
+AN_OBJECT = 'an object such as {"label": 3, "n": 4}'
 _DECIMAL = re.compile(r"[0-9]{1,40}")
 _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 
@@ -186,13 +187,18 @@ async def _body(request: Request, limit: int) -> bytes:
         return b""
     announced = request.headers.get("content-length", "0")
     if _DECIMAL.fullmatch(announced) and int(announced) > limit:
-        raise TooLarge(f"the body is over {limit} bytes", "Send a smaller one.")
-    body = b""
+        raise _too_large(announced, limit)
+    body = bytearray()  # which grows in place, however small the pieces are
     async for part in request.stream():
         body += part
         if len(body) > limit:
-            raise TooLarge(f"the body is over {limit} bytes", "Send a smaller one.")
-    return body
+            raise _too_large(f"over {limit}", limit)
+    return bytes(body)
+
+
+def _too_large(value: str, limit: int) -> TooLarge:
+    said, allowed = f"the body is over {limit} bytes", f"at most {limit}"
+    return TooLarge(said, "Send a smaller one.", field="Content-Length", value=shorten(value), allowed=allowed)
 
 
 def _parse(content_type: str, body: bytes) -> list[tuple[str, Any]]:
@@ -200,14 +206,25 @@ def _parse(content_type: str, body: bytes) -> list[tuple[str, Any]]:
         return []
     if content_type.partition(";")[0].strip().lower() != "application/json":
         shown = shorten(content_type) or "no Content-Type"
-        raise UnsupportedType(f"a body of {shown} is not understood", "Send application/json, or use the query.")
+        raise UnsupportedType(
+            f"a body of {shown} is not understood",
+            "Send application/json, or use the query.",
+            field="Content-Type",
+            value=shorten(content_type),
+            allowed="application/json",
+        )
     try:
         pairs = json.loads(body, object_pairs_hook=_Pairs, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise Unparsable("the body is no JSON", 'Send an object such as {"label": 3, "n": 4}.') from error
+        raise _unparsable("the body is no JSON", body) from error
     if not isinstance(pairs, _Pairs):
-        raise Unparsable("the body is no JSON object", 'Send an object such as {"label": 3, "n": 4}.')
+        raise _unparsable("the body is no JSON object", body)
     return list(pairs)
+
+
+def _unparsable(what: str, body: bytes) -> Unparsable:
+    shown = shorten(body[: 4 * SHOWN].decode(errors="replace"))
+    return Unparsable(what, f"Send {AN_OBJECT}.", field="body", value=shown, allowed=AN_OBJECT)
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -236,7 +253,8 @@ def choose_format(asked: str | None, accept: str | None) -> str:
             if left and q > 0:
                 return _of_pictures(left[0], q, ranges, refused)
     supported = ", ".join(named)
-    raise NotAcceptable(f"Accept names none of {supported}", "Name one of them, or */*.", allowed=supported)
+    said = f"Accept names none of {supported}"
+    raise NotAcceptable(said, "Name one of them, or */*.", field="Accept", value=shorten(accept), allowed=supported)
 
 
 def _refused(ranges: list[tuple[str, float]]) -> set[str]:

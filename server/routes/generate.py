@@ -36,6 +36,7 @@ from training.latents import DRAWN_SEEDS, Asked
 router = APIRouter()
 _drawn = random.Random()  # noqa: S311 (seeds, no secrets: a call of the system gives the interpreter away)
 
+PATH = "/generate"
 VERSION = importlib.metadata.version("limner")
 HEADERS = ("X-Limner-Seed", "X-Limner-Label", "X-Limner-Model", "X-Request-Id", "Server-Timing", "ETag")
 INLINE_PIXELS = 1 << 14  # encoded in the event loop; more go to a thread, whose hop takes longer than so many as PNG
@@ -294,13 +295,9 @@ _QUERY = {"parameters": _DOCUMENTED["parameters"]}
 _BODY = {"requestBody": {"required": False, "content": {"application/json": {"schema": _DOCUMENTED["body"]}}}}
 _COMMON: dict[str, Any] = {"response_class": Response, "responses": _responses(), "tags": ["generate"]}
 
-router.add_api_route(
-    "/generate", generate, methods=["POST"], operation_id="generate", openapi_extra=_QUERY | _BODY, **_COMMON
-)
-router.add_api_route(
-    "/generate", generate, methods=["GET"], operation_id="generate_by_query", openapi_extra=_QUERY, **_COMMON
-)
-router.add_api_route("/generate", generate, methods=["HEAD"], include_in_schema=False)
+router.add_api_route(PATH, generate, methods=["POST"], operation_id="generate", openapi_extra=_QUERY | _BODY, **_COMMON)
+router.add_api_route(PATH, generate, methods=["GET"], operation_id="generate_by_query", openapi_extra=_QUERY, **_COMMON)
+router.add_api_route(PATH, generate, methods=["HEAD"], include_in_schema=False)
 
 
 def routes() -> list[Route]:

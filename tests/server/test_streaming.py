@@ -23,13 +23,9 @@ PATIENCE = 20.0  # seconds until a test that would hang fails
 STREAM = "/generate?n=100000&format=npy&seed=3"
 
 
-def connected(application: Any, path: str) -> socket.socket:
+def connected(application: Any, path: str) -> AbstractContextManager[socket.socket]:
     """A client that has sent its request and reads nothing. Its buffer takes little."""
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
-    connection.connect((application.client.base_url.host, application.client.base_url.port or 80))
-    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    return connection
+    return application.connected(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode(), receive_buffer=1 << 14)
 
 
 def made(application: Any) -> float:

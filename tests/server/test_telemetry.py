@@ -41,7 +41,8 @@ def test_the_series_of_a_model_exist_at_0_before_its_first_request() -> None:
         assert f'limner_rejected_total{{model="digits@1",reason="{reason}"}} 0.0' in text
     for reason in ("full", "fitted", "drained", "retry"):
         assert f'limner_batches_total{{model="digits@1",reason="{reason}"}} 0.0' in text
-    assert 'limner_requests_total{code="429",route="/generate"} 0.0' in text
+    for code in (200, 304, 400, 404, 405, 406, 413, 415, 422, 429, 499, 500, 503, 504):
+        assert f'limner_requests_total{{code="{code}",route="/generate"}} 0.0' in text
 
 
 @pytest.mark.parametrize(
