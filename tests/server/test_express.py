@@ -298,7 +298,7 @@ def test_who_waits_long_keeps_nobody_in_memory_who_has_been_answered(application
             application.until(lambda: application.metric('limner_queued_images{model="plain@1"} 1.0'))
         application.until(lambda: application.metric('limner_queued_images{model="plain@1"} 0.0'))
     gc.collect()
-    assert sum(isinstance(one, Ride) for one in gc.get_objects()) < 5
+    assert sum(type(one) is Ride for one in gc.get_objects()) < 5
     let_go.set()
     first.join(PATIENCE)
 
