@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import errors, routes
+from server.answering import HEADERS
 from server.express import Express
 from server.group import Group
 from server.observer import RequestObserver
@@ -102,7 +103,7 @@ def _around(observed: ASGIApp, settings: Settings) -> ASGIApp:
         allow_origins=settings.cors_origins,
         allow_methods=["GET", "HEAD", "POST"],
         allow_headers=["*"],
-        expose_headers=[*generate.HEADERS, "Retry-After"],
+        expose_headers=[*HEADERS, "Retry-After"],
     )
 
 
