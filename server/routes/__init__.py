@@ -14,6 +14,7 @@ from server.errors import PROBLEM
 
 _STRING = {"type": "string"}
 _NULLABLE_STRING = {"type": ["string", "null"]}
+_PNG = {**_STRING, "contentEncoding": "base64", "contentMediaType": "image/png"}
 
 COMPONENTS: dict[str, Any] = {
     "Problem": {
@@ -47,9 +48,38 @@ COMPONENTS: dict[str, Any] = {
                         "seed": _STRING,
                         "label": {"type": ["integer", "null"]},
                         "class": _NULLABLE_STRING,
-                        "png": {**_STRING, "contentEncoding": "base64", "contentMediaType": "image/png"},
+                        "png": _PNG,
                     },
                 },
+            },
+        },
+    },
+}
+
+_END = {
+    "type": "object",
+    "required": ["seed", "label", "class"],
+    "properties": {"seed": _STRING, "label": {"type": ["integer", "null"]}, "class": _NULLABLE_STRING},
+}
+COMPONENTS["Frames"] = {
+    "description": "The json format of /interpolate: every frame that is shown, and its place on the path.",
+    "type": "object",
+    "required": ["model", "version", "digest", "artifact", "truncation", "from", "to", "frames", "images"],
+    "properties": {
+        "model": _STRING,
+        "version": {"type": "integer"},
+        "digest": _STRING,
+        "artifact": _STRING,
+        "truncation": {"type": ["number", "null"]},
+        "from": _END,
+        "to": _END,
+        "frames": {"type": "integer", "minimum": 2},
+        "images": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["frame", "png"],
+                "properties": {"frame": {"type": "integer", "minimum": 0}, "png": _PNG},
             },
         },
     },
