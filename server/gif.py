@@ -13,7 +13,6 @@ from PIL import GifImagePlugin, Image
 from training.pictures import picture
 
 COLOURS = 256
-SAMPLED = 1 << 14  # pixels at least that choose the colours, of more frames: half of what more of them take is 100 ms
 SCREEN = 0b1_111_0_111  # a global palette, of 8 bits a channel, unsorted, of 2⁷⁺¹ colours
 LEAVE = 1 << 2  # a frame stays until the next one covers it
 LONGEST = 255  # bytes of a block
@@ -44,11 +43,9 @@ def _indexed(frames: np.ndarray) -> tuple[np.ndarray, bytes]:
     count, height, width, channels = frames.shape
     if channels == 1:
         return frames[..., 0], bytes(np.arange(COLOURS, dtype=np.uint8).repeat(3))
-    pixels = frames.reshape(-1, 1, channels)
-    some = pixels[:: -(-len(pixels) // SAMPLED) | 1]  # an odd step, which goes through all columns of an even picture
-    chosen = Image.fromarray(some).quantize(COLOURS, Image.Quantize.MEDIANCUT)
-    indices = np.asarray(Image.fromarray(pixels).quantize(palette=chosen, dither=Image.Dither.NONE))
-    return indices.reshape(count, height, width), bytes(chosen.getpalette() or ())
+    column = Image.fromarray(frames.reshape(count * height, width, channels))
+    chosen = column.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    return np.asarray(chosen).reshape(count, height, width), bytes(chosen.getpalette() or ())
 
 
 def _extension(label: int, *blocks: bytes) -> bytes:

@@ -47,7 +47,7 @@ class _Order(answering.Order):
             headers["X-Limner-Label"] = ", ".join(map(str, self.path.labels))
         asked, model = self.asked, self.model
         made_by = ("interpolate", model.title, model.bundle.digest, model.artifact, VERSION)
-        ends = [fact for end in self.ends for fact in (end.seed, end.label)]
+        ends = (*(end.seed for end in self.ends), *(self.path.labels or (None, None)))
         written = (self.format, asked.loop, asked.fps, asked.quality, asked.scale)
         facts = (*made_by, *ends, asked.truncation, asked.frames, *written)
         return headers | control_headers(self.request.method, asked.from_seed, asked.version, *facts)

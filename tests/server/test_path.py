@@ -31,12 +31,12 @@ pixels = arrays(np.uint8, (4, 3, 3, 1))
 def test_the_ends_are_what_their_seeds_are_drawn_as(
     prior: Prior | None, labels: tuple[int | None, int | None], seeds: tuple[int, int], truncation: float | None
 ) -> None:
-    ends = [Asked(seed, 1, label, truncation) for seed, label in zip(seeds, labels, strict=True)]
-    found = path(*ends, 4, LATENT, CLASSES, prior)
+    first, last = (Asked(seed, 1, label, truncation) for seed, label in zip(seeds, labels, strict=True))
+    found = path(first, last, 4, LATENT, CLASSES, prior)
     rows = found.rows()
     assert found.labels is not None
     assert rows.labels is not None
-    for row, end, label in ((0, ends[0], found.labels[0]), (-1, ends[1], found.labels[1])):
+    for row, end, label in ((0, first, found.labels[0]), (-1, last, found.labels[1])):
         z, drawn = draw(end.seed, 1, LATENT, CLASSES, end.label, truncation, prior)
         assert drawn is not None
         assert np.array_equal(rows.z[row], z[0])

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ from server.errors import (
     UnsupportedType,
     problem,
 )
-from server.schemas import GenerateRequest, read, validate
+from server.schemas import GenerateRequest, InterpolateRequest, read, validate
 
 LIMIT = 1000
 
@@ -291,3 +292,53 @@ def test_any_json_object_is_understood_or_refused_by_one_of_its_names(body: dict
     else:
         assert request.n >= 1
         assert request.seed is None or 0 <= request.seed < 2**63
+
+
+def path_asked(query: str) -> InterpolateRequest:
+    return validate(parse_qsl(query, keep_blank_values=True), InterpolateRequest)
+
+
+def test_a_path_needs_no_parameter() -> None:
+    given = {name: value for name, value in path_asked("").model_dump().items() if value is not None}
+    assert given == {"frames": 16, "loop": False, "scale": 1, "priority": "normal"}
+
+
+def test_every_parameter_of_a_path_can_be_given_in_the_query() -> None:
+    query = (
+        "from_seed=9223372036854775807&to_seed=0&from_label=cat&to_label=3&frames=9&loop=true&fps=12.5&truncation=0.5"
+        "&format=webp&scale=16&quality=100&model=m&version=2&timeout_ms=250&priority=low"
+    )
+    assert path_asked(query).model_dump() == {
+        "from_seed": 2**63 - 1,
+        "to_seed": 0,
+        "from_label": "cat",
+        "to_label": "3",
+        "frames": 9,
+        "loop": True,
+        "fps": 12.5,
+        "truncation": 0.5,
+        "format": "webp",
+        "scale": 16,
+        "quality": 100,
+        "model": "m",
+        "version": 2,
+        "timeout_ms": 250,
+        "priority": "low",
+    }
+
+
+@pytest.mark.parametrize("what", ["seed", "label"])
+@pytest.mark.parametrize(("given", "missing"), [("from", "to"), ("to", "from")])
+def test_one_end_without_the_other_is_refused_by_the_name_of_the_other(what: str, given: str, missing: str) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        path_asked(f"{given}_{what}=1")
+    assert caught.value.members["field"] == f"{missing}_{what}"
+    assert f"{given}_{what} is given and {missing}_{what} is not" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["1", "True", "yes", "", 1, 0, "null"])
+def test_a_loop_is_true_or_false(value: str | int) -> None:
+    with pytest.raises(InvalidParameter):
+        validate([("loop", value)], InterpolateRequest)
+    assert validate([("loop", True)], InterpolateRequest).loop == path_asked("loop=true").loop
+    assert not validate([("loop", False)], InterpolateRequest).loop

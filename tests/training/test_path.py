@@ -42,7 +42,8 @@ def test_the_ends_are_there_bit_for_bit_and_nothing_is_nan(ends: tuple[np.ndarra
 def test_the_length_changes_evenly(ends: tuple[np.ndarray, np.ndarray], steps: int) -> None:
     long_enough(*ends)
     path = arc(*ends, steps)
-    assert lengths(path) == pytest.approx(np.linspace(*lengths(np.stack(ends)), steps), rel=1e-5)
+    one, other = lengths(np.stack(ends))
+    assert lengths(path) == pytest.approx(np.linspace(one, other, steps), rel=1e-5)
 
 
 @given(latents, st.integers(3, 40))
@@ -61,13 +62,13 @@ def test_the_way_back_has_the_same_latents(ends: tuple[np.ndarray, np.ndarray], 
 
 
 def test_a_latent_does_not_depend_on_how_many_steps_there_are() -> None:
-    (one, other), _ = draw(3, 2, 64, 0)
-    assert np.array_equal(arc(one, other, 9)[::2], arc(one, other, 5))
+    ends, _ = draw(3, 2, 64, 0)
+    assert np.array_equal(arc(ends[0], ends[1], 9)[::2], arc(ends[0], ends[1], 5))
 
 
 def test_half_way_between_drawn_latents_is_as_long_as_they_are_and_not_as_their_mean() -> None:
     ends, _ = draw(5, 2, 100, 0)
-    half = lengths(arc(*ends, 3))[1]
+    half = lengths(arc(ends[0], ends[1], 3))[1]
     assert half == pytest.approx(lengths(ends).mean(), rel=1e-6)
     assert lengths(ends.mean(axis=0)[None])[0] < 0.8 * half
 
@@ -94,6 +95,7 @@ def test_every_two_latents_have_a_way(first: list[float], last: list[float], pat
 def test_nearly_parallel_and_nearly_opposite_latents_have_an_even_way(first: np.ndarray, factor: float) -> None:
     last = np.nextafter(first * np.float32(factor), np.float32(0))
     path = arc(first, last, 9)
-    assert lengths(path) == pytest.approx(np.linspace(*lengths(np.stack([first, last])), 9), rel=1e-5)
-    steps = [angle(*pair) for pair in pairwise(path)]
+    one, other = lengths(np.stack([first, last]))
+    assert lengths(path) == pytest.approx(np.linspace(one, other, 9), rel=1e-5)
+    steps = [angle(z, following) for z, following in pairwise(path)]
     assert steps == pytest.approx([angle(first, last) / 8] * 8, abs=1e-5)

@@ -406,13 +406,27 @@ def test_an_engine_that_fails_is_a_500_without_a_word_of_why(application: Any) -
 
 def test_a_path_that_is_not_done_in_time_is_504(application: Any) -> None:
     running, let_go = application.hold()
+    try:
+        late = application.client.get("/interpolate?timeout_ms=50")
+    finally:
+        let_go.set()
+    assert refusal(late, 504)["type"] == "urn:limner:problem:expired"
+    assert running.is_set()
+    assert application.metric('limner_deadline_missed_total{model="plain@1"} 1.0')
+
+
+def test_a_client_that_leaves_gives_its_places_back(application: Any) -> None:
+    running, let_go = application.hold()
     with ThreadPoolExecutor() as askers:
         first = askers.submit(application.client.get, "/generate")
         assert running.wait(PATIENCE)
-        late = application.client.get("/interpolate?timeout_ms=60")
+        with pytest.raises(httpx.ReadTimeout):
+            application.client.get("/interpolate?frames=100", timeout=0.2)
+        application.until(lambda: application.metric('limner_cancelled_total{model="plain@1"} 1.0'))
+        application.until(lambda: application.metric('limner_queued_images{model="plain@1"} 0.0'))
         let_go.set()
         assert first.result().status_code == 200
-    assert late.status_code in (429, 504)  # 429 where the warm-up says that it could not be done
+    assert application.metric('limner_requests_total{code="499",route="/interpolate"} 1.0')
 
 
 def test_the_counts_of_the_route_begin_at_nothing(application: Any) -> None:
