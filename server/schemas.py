@@ -101,8 +101,8 @@ class InterpolateRequest(Asking):
     )
     to_seed: Seed = Field(
         default=None,
-        description="Seed of the last frame, likewise. The same seed with two labels is "
-        "one latent seen as two classes.",
+        examples=["11"],
+        description="Seed of the last frame, likewise. One seed with two labels is one latent seen as two classes.",
     )
     from_label: Label = Field(
         default=None,
@@ -111,6 +111,7 @@ class InterpolateRequest(Asking):
     )
     to_label: Label = Field(
         default=None,
+        examples=["8"],
         description="Class of the last frame. Where it is another one, every frame is made of both classes and "
         "cross-faded in pixels.",
     )
