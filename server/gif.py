@@ -1,7 +1,7 @@
 """Frames in, a GIF out: Pillow compresses each of them once, and limner puts them together.
 
-Pillow's own animations leave out a frame that is like the one before, and take 5 ms of Python for each; here a frame
-is a frame, also on the way back. GIF89a (CompuServe 1990).
+Pillow's own animations leave out a frame that is like the one before, which takes a millisecond of Python for each to
+know. Here a frame is a frame, and costs nothing on the way back. GIF89a (CompuServe 1990).
 """
 
 import struct

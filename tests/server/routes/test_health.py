@@ -3,7 +3,18 @@
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-ROUTES = {"/generate", "/interpolate", "/models", "/models/{model}", "/healthz", "/readyz", "/metrics", "/", "/docs", "/openapi.json"}
+ROUTES = {
+    "/generate",
+    "/interpolate",
+    "/models",
+    "/models/{model}",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/",
+    "/docs",
+    "/openapi.json",
+}
 
 
 def samples(http: httpx.Client) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
