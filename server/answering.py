@@ -71,7 +71,7 @@ class Order:
         inline = pixels * (SLOW if slow else 1) <= INLINE_PIXELS
         body = work() if inline else await anyio.to_thread.run_sync(work)
         seconds = time.perf_counter() - began
-        self.state.metrics.encode.labels(self.model.title).observe(seconds)
+        self.state.metrics.encoded(self.model.title, seconds)
         return body, seconds
 
     def begins(self) -> None:
@@ -82,12 +82,12 @@ class Order:
 
 def timing(**seconds: float) -> str:
     """As Server-Timing says it, in milliseconds."""
-    return ", ".join(f"{name};dur={value * 1e3:.3f}" for name, value in seconds.items())
+    return ", ".join(["%s;dur=%.3f" % (name, value * 1e3) for name, value in seconds.items()])  # noqa: UP031 (quicker)
 
 
 def drawn_seed() -> int:
     """For a request that names none."""
-    return _drawn.randrange(DRAWN_SEEDS)
+    return _drawn.getrandbits(DRAWN_SEEDS.bit_length() - 1)
 
 
 def patience(timeout_ms: int | None, most: float) -> float:

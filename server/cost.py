@@ -42,7 +42,8 @@ class Cost:
         sizes, seconds = (np.array(values, np.float64) for values in (list(measured), list(measured.values())))
         seconds = np.maximum(seconds, 1e-9)
         table = np.stack([sizes, np.ones_like(sizes)], axis=1) / seconds[:, None]  # a relative error for each size
-        (self._a, self._b), _ = nnls(table, np.ones_like(seconds))
+        (a, b), _ = nnls(table, np.ones_like(seconds))
+        self._batch = [a * self.rows(images) + b for images in range(self._sizes[-1] + 1)]  # before any was learnt from
         self._scale = 1.0
         self._fitting = self._plan()
 
@@ -70,12 +71,12 @@ class Cost:
 
     def batch(self, images: int) -> float:
         """Seconds of one batch."""
-        return self._scale * (self._a * self.rows(images) + self._b)
+        return self._scale * self._batch[images]
 
     def work(self, images: int) -> float:
         """Seconds of so many images in batches as large as there are."""
         full, rest = divmod(images, self._sizes[-1])
-        return full * self.batch(self._sizes[-1]) + (self.batch(rest) if rest else 0.0)
+        return self._scale * (full * self._batch[-1] + (self._batch[rest] if rest else 0.0))
 
     def learn(self, images: int, seconds: float) -> None:
         """A batch took that long."""

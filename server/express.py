@@ -190,7 +190,7 @@ class Express:
         began = time.perf_counter()
         body = images.encode("png", made.images, identity, made.labels, ())
         seconds = time.perf_counter() - began
-        self._state.metrics.encode.labels(model.title).observe(seconds)
+        self._state.metrics.encoded(model.title, seconds)
         if time.monotonic() > ride.deadline:
             self._state.metrics.late.labels(model.title).inc()
         timing = answering.timing(queue=made.queue_seconds, compute=made.compute_seconds, encode=seconds)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +73,7 @@ class LiveModel:
     turns: asyncio.Semaphore
     prior: Prior | None = None
 
-    @property
+    @cached_property
     def title(self) -> str:
         return f"{self.name}@{self.version}"
 
