@@ -153,7 +153,7 @@ ALLOWED = {
 async def read(request: Request, max_body_bytes: int) -> GenerateRequest:
     """Query and JSON body of a request -> GenerateRequest. Raises the RequestErrors of design section 5."""
     query = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    body = _parse(request.headers.get("content-type", ""), await _body(request, max_body_bytes))
+    body = _parse(request.headers.get("content-type", ""), await read_body(request, max_body_bytes))
     return validate([*query, *body])
 
 
@@ -181,18 +181,19 @@ def validate(pairs: Iterable[tuple[str, Any]]) -> GenerateRequest:
     return asked
 
 
-async def _body(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes:
+    """Raises TooLarge, before anything is read where its length is announced."""
     if request.method not in ("POST", "PUT"):
         return b""
     announced = request.headers.get("content-length", "0")
     if _DECIMAL.fullmatch(announced) and int(announced) > limit:
         raise TooLarge(f"the body is over {limit} bytes", "Send a smaller one.")
-    body = b""
+    body = bytearray()
     async for part in request.stream():
         body += part
         if len(body) > limit:
             raise TooLarge(f"the body is over {limit} bytes", "Send a smaller one.")
-    return body
+    return bytes(body)
 
 
 def _parse(content_type: str, body: bytes) -> list[tuple[str, Any]]:
@@ -228,7 +229,7 @@ def choose_format(asked: str | None, accept: str | None) -> str:
     if not accept or not accept.strip():
         return "png"
     named = {media_type: (name,) for name, media_type in MEDIA_TYPES.items()}
-    ranges = sorted(_ranges(accept), key=lambda pair: -pair[1])
+    ranges = sorted(weighted(accept), key=lambda pair: -pair[1])
     refused = _refused(ranges)
     for choices in (named, WILDCARDS):
         for media_type, q in ranges:
@@ -256,7 +257,7 @@ def _of_pictures(found: str, q: float, ranges: list[tuple[str, float]], refused:
     return "png" if found in PICTURE_FORMATS and as_welcome and "png" not in refused else found
 
 
-def _ranges(accept: str) -> list[tuple[str, float]]:
+def weighted(accept: str) -> list[tuple[str, float]]:
     """`image/png;q=0.5, */*` -> [("image/png", 0.5), ("*/*", 1.0)], without those whose q is no number."""
     ranges = []
     for part in accept.split(","):

@@ -130,7 +130,7 @@ async def _whole(order: _Order, headers: dict[str, str]) -> Response:
     """All images, then the body."""
     model, metrics, asked = order.model, order.state.metrics, order.asked
     with metrics.waiting(model.title):
-        made = await model.generate(order.images, order.seconds, order.low, partial(_left, order.request))
+        made = await model.generate(order.images, order.seconds, order.low, partial(left, order.request))
     label = order.images.label
     if made.labels is not None and asked.n == 1:
         label = int(made.labels[0])
@@ -148,7 +148,7 @@ async def _streamed(order: _Order, headers: dict[str, str]) -> Response:
     """The head once the first block is made, and each block as it comes."""
     model, manifest, media_type = order.model, order.model.bundle.manifest, MEDIA_TYPES[order.format]
     size = min(model.buckets[-1], order.state.settings.queue_images)
-    made = blocks(model, order.images, size, order.seconds, order.low, partial(_left, order.request))
+    made = blocks(model, order.images, size, order.seconds, order.low, partial(left, order.request))
     with order.state.metrics.waiting(model.title):
         first = await anext(made)
     headers["Server-Timing"] = timing(queue=first.queue_seconds, compute=first.compute_seconds)
@@ -199,7 +199,7 @@ def timing(**seconds: float) -> str:
     return ", ".join(f"{name};dur={value * 1e3:.3f}" for name, value in seconds.items())
 
 
-async def _left(request: Request) -> None:
+async def left(request: Request) -> None:
     """Return once the client is gone. Its body has been read: nothing else comes."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
