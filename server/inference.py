@@ -32,7 +32,7 @@ def understood(asked: Inference, model: LiveModel, settings: Settings) -> Order:
             raise InvalidParameter(name, value, ", ".join(PARAMETERS), what)
     rows = _given(asked, model) if "z" in asked.inputs else _drawn(asked, model)
     if rows.count > settings.max_images:
-        what = f"{rows.count} images are too many for one request"
+        what = f"{shorten(rows.count)} images are too many for one request"
         raise InvalidParameter("n", rows.count, f"1 to {settings.max_images} rows", what)
     return Order(rows, _seconds(asked.parameters, settings.timeout_seconds), _low(asked.parameters))
 
@@ -57,7 +57,7 @@ def _drawn(asked: Inference, model: LiveModel) -> Asked:
         raise InvalidParameter("z", None, f"'z' as {shape}, or the parameter seed", "'z' is missing")
     count = ours.n if label is None else len(label)
     if "n" in asked.parameters and count != ours.n:
-        raise InvalidParameter("n", ours.n, str(count), f"n is {ours.n}, and 'label' has {count} rows")
+        raise InvalidParameter("n", ours.n, str(count), f"n is {shorten(ours.n)}, and 'label' has {count} rows")
     return Asked(ours.seed, count, label, ours.truncation)
 
 
@@ -78,7 +78,7 @@ def _seconds(parameters: dict[str, Any], most: float) -> float:
     timeout = parameters.get("timeout", 0)
     if type(timeout) is not int or timeout < 0:
         raise InvalidParameter("timeout", timeout, "a whole number of microseconds")
-    return min(timeout / 1e6, most) if timeout else most
+    return min(timeout, most * 1e6) / 1e6 if timeout else most
 
 
 def _low(parameters: dict[str, Any]) -> bool:

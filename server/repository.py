@@ -292,8 +292,19 @@ def _open(bundle: Bundle, settings: Settings, observe: Callable[[str, Batch], No
     thread.start()
     seconds = time.monotonic() - began
     turns = asyncio.Semaphore(max(1, settings.queue_images // 2 // buckets[-1]))
-    engine_facts = (engine.describe(), engine.artifact, buckets)
-    return LiveModel(bundle, name, *engine_facts, batcher, thread, seconds, turns, statistics, prior)
+    return LiveModel(
+        bundle=bundle,
+        name=name,
+        engine=engine.describe(),
+        artifact=engine.artifact,
+        buckets=buckets,
+        batcher=batcher,
+        thread=thread,
+        load_seconds=seconds,
+        turns=turns,
+        statistics=statistics,
+        prior=prior,
+    )
 
 
 def _opened(bundle: Bundle, artifact: Artifact, buckets: tuple[int, ...], settings: Settings) -> Engine:

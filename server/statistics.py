@@ -110,6 +110,7 @@ class Statistics:
         each = [np.array(self._mine)]
         if self._folder is not None:
             each = [np.fromfile(path, np.int64) for path in self._folder.glob(self._pattern)]
+            each = [one for one in each if len(one) == WORDS]  # one that is being made is empty
         words = np.sum(each, axis=0)
         made = int(words[SUCCESS])
         sizes = words[SUMS:].reshape(-1, PER_SIZE)

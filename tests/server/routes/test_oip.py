@@ -219,6 +219,8 @@ def test_a_body_has_room_for_the_largest_request_and_no_more(http: httpx.Client)
         ({"inputs": [label(1, 2)], "parameters": {"seed": 1, "n": 3}}, "n is 3, and 'label' has 2 rows"),
         ({"parameters": {"seed": -1}}, "seed=-1 is not allowed. Allowed: an integer from 0 to 2^63 - 1"),
         ({"parameters": {"seed": 1, "n": 0}}, "n=0 is not allowed"),
+        ({"parameters": {"seed": 1, "n": 10**400}}, "... images are too many for one request. Allowed: 1 to"),
+        ({"parameters": {"seed": 10**400}}, "seed=1000"),
         ({"parameters": {"seed": 1, "truncation": 9}}, "truncation=9 is not allowed"),
         ({"parameters": {"seed": 1, "priority": 3}}, "priority=3 is not allowed. Allowed: 0 or 1 (normal), 2 (low)"),
         ({"parameters": {"seed": 1, "priority": True}}, "priority=true is not allowed"),
@@ -269,8 +271,15 @@ def test_a_header_length_that_is_none_is_refused(http: httpx.Client, length: str
 
 
 def test_what_other_servers_know_and_a_model_without_a_state_does_not_need_is_ignored(http: httpx.Client) -> None:
-    given = {"seed": 1, "sequence_id": 5, "sequence_start": True, "sequence_end": False, "timeout": 0, "priority": 0}
+    given = {"seed": 1, "sequence_id": 5, "sequence_start": True, "sequence_end": False}
     assert http.post(INFER.format("digits"), json={"parameters": given}).status_code == 200
+
+
+@pytest.mark.parametrize("given", [{"timeout": 0}, {"timeout": 10**400}, {"priority": 0}, {"priority": 1}])
+def test_a_timeout_beyond_the_servers_own_is_that_and_levels_are_tritons(
+    http: httpx.Client, given: dict[str, Any]
+) -> None:
+    assert http.post(INFER.format("digits"), json={"parameters": {"seed": 1} | given}).status_code == 200
 
 
 # inside
