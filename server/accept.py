@@ -43,7 +43,7 @@ class Offer:
         if not accept or not accept.strip():
             return self.default
         named = {media_type: (name,) for name, media_type in self.types.items()}
-        ranges = sorted(_ranges(accept), key=lambda pair: -pair[1])
+        ranges = sorted(weighted(accept), key=lambda pair: -pair[1])
         refused = self._refused(ranges)
         for choices in (named, self.wildcards):
             for media_type, q in ranges:
@@ -71,7 +71,7 @@ class Offer:
         return self.default if any(name in as_welcome and other >= q for name, other in ranges) else found
 
 
-def _ranges(accept: str) -> list[tuple[str, float]]:
+def weighted(accept: str) -> list[tuple[str, float]]:
     """`image/png;q=0.5, */*` -> [("image/png", 0.5), ("*/*", 1.0)], without those whose q is no number."""
     ranges = []
     for part in accept.split(","):

@@ -61,9 +61,7 @@ class Order:
         return None
 
     async def left(self) -> None:
-        """Return once the client is gone. Its body has been read: nothing else comes."""
-        while (await self.request.receive())["type"] != "http.disconnect":
-            pass
+        await left(self.request)
 
     async def written(self, work: Callable[[], bytes], pixels: int, slow: bool = False) -> tuple[bytes, float]:
         """So many pixels as bytes, in a format that is `slow` or is not, and the seconds that took."""
@@ -78,6 +76,12 @@ class Order:
         """The answer is about to be sent: count it if it is late."""
         if time.monotonic() > self.arrived + self.seconds:
             self.state.metrics.late.labels(self.model.title).inc()
+
+
+async def left(request: Request) -> None:
+    """Return once the client is gone. Its body has been read: nothing else comes."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def timing(**seconds: float) -> str:

@@ -168,7 +168,7 @@ Kind = TypeVar("Kind", bound=Asking)
 async def read(request: Request, max_body_bytes: int, kind: type[Kind]) -> Kind:
     """Query and JSON body of a request -> what it asks. Raises the RequestErrors of design section 5."""
     query = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    body = _parse(request.headers.get("content-type", ""), await _body(request, max_body_bytes))
+    body = _parse(request.headers.get("content-type", ""), await read_body(request, max_body_bytes))
     return validate([*query, *body], kind)
 
 
@@ -191,18 +191,19 @@ def validate(pairs: Iterable[tuple[str, Any]], kind: type[Kind]) -> Kind:
         raise InvalidParameter(field, values[field], kind.allowed[field]) from error
 
 
-async def _body(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes:
+    """Raises TooLarge, before anything is read where its length is announced."""
     if request.method not in ("POST", "PUT"):
         return b""
     announced = request.headers.get("content-length", "0")
     if DECIMAL.fullmatch(announced) and int(announced) > limit:
         raise TooLarge(f"the body is over {limit} bytes", "Send a smaller one.")
-    body = b""
+    body = bytearray()
     async for part in request.stream():
         body += part
         if len(body) > limit:
             raise TooLarge(f"the body is over {limit} bytes", "Send a smaller one.")
-    return body
+    return bytes(body)
 
 
 def _parse(content_type: str, body: bytes) -> list[tuple[str, Any]]:
