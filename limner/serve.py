@@ -87,8 +87,7 @@ def generate(
     models: Annotated[Path | None, typer.Option(help="No server: this folder of bundles, in this process.")] = None,
 ) -> None:
     """Ask a server, or a bundle in this process, for images."""
-    from limner_client import Client
-    from limner_client.client import Format
+    from limner_client import Client, Format
 
     ending = output.suffix.removeprefix(".").lower()
     format = "jpeg" if ending == "jpg" else ending
