@@ -29,7 +29,6 @@ class Rendering(TypedDict, total=False):
     """What every request for pictures may say besides which ones it wants; the server's defaults where it is absent.
 
     truncation   latents within ±ψ σ, 0 < ψ ≤ 8: less variety, more typical pictures
-    format       "png" (of n > 1: a sheet), "jpeg", "webp", "json", "npy" or "zip"
     scale        1-16: each pixel is drawn scale x scale; not for npy
     quality      1-100, of jpeg (90) and of webp (lossless)
     model        its name; the only one, or the server's default
@@ -39,7 +38,6 @@ class Rendering(TypedDict, total=False):
     """
 
     truncation: float | None
-    format: Format
     scale: int | None
     quality: int | None
     model: str | None
@@ -51,10 +49,12 @@ class Rendering(TypedDict, total=False):
 class Options(Rendering, total=False):
     """What `generate` may be asked for besides a label and n.
 
-    seed   0 to 2^63 - 1, of the first image: image i is that of seed + i; drawn by the server where it is absent
+    seed     0 to 2^63 - 1, of the first image: image i is that of seed + i; drawn by the server where it is absent
+    format   "png" (of n > 1: a sheet), "jpeg", "webp", "json", "npy" or "zip"
     """
 
     seed: int | None
+    format: Format
 
 
 class ServedVersion(TypedDict):
@@ -112,8 +112,17 @@ class Call(Generic[T]):
         return http.build_request(self.method, self.path, json=asked, timeout=timeout)
 
 
-def generate(label: int | str | None, n: int, options: Options) -> Call[Answer]:
-    return _pictures("/generate", {"label": label, "n": n, **_known(options, Options)})
+@dataclass(frozen=True, kw_only=True)
+class PictureCall(Call[Answer]):
+    """A call for n pictures in a format, which may also be taken piece by piece (`downloads.py`)."""
+
+    format: Format
+    n: int
+
+
+def generate(label: int | str | None, n: int, options: Options) -> PictureCall:
+    asked = {"label": label, "n": n, "format": "png", **_known(options, Options)}
+    return _pictures("/generate", asked["format"], n, asked)
 
 
 def models() -> Call[Models]:
@@ -142,20 +151,20 @@ def format_of(path: Path, options: Options) -> Options:
     return {**options, "format": format}
 
 
-def _pictures(path: str, asked: dict[str, Any]) -> Call[Answer]:
-    """A request for pictures; `asked` names how many in `n`."""
-    given = {"format": "png", **asked}
-    given = {name: value for name, value in given.items() if value is not None}
+def _pictures(path: str, format: Format, n: int, asked: dict[str, Any]) -> PictureCall:
+    """A request for n pictures in a format, with all that is asked of the route."""
+    given = {name: value for name, value in asked.items() if value is not None}
     if "seed" in given:
         given["seed"] = str(given["seed"])  # more than a float holds: whoever reads JSON on the way may not know
     timeout = given.get("timeout_ms")
 
     def read(response: httpx.Response) -> Answer:
-        made = described(given["format"], given["n"], response)
+        made = described(format, n, response)
         bodies.check(made.format, made.n, response.content)
         return Answer(content=response.content, **vars(made))
 
-    return Call("POST", path, read, given, math.inf if timeout is None else timeout / 1e3)
+    seconds = math.inf if timeout is None else timeout / 1e3
+    return PictureCall("POST", path, read, given, seconds, format=format, n=n)
 
 
 def _known(options: Options, kind: type) -> dict[str, Any]:

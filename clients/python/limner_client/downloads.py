@@ -9,7 +9,7 @@ from typing import Self
 import httpx
 
 from limner_client import bodies, calls
-from limner_client.answers import Answer, Made, Saved
+from limner_client.answers import Made, Saved
 from limner_client.files import WholeFile
 
 
@@ -29,14 +29,14 @@ class Download:
     Its pieces are written where they arrive, in the event loop too: a thread's hop takes longer than a copy of 64 kB.
     """
 
-    def __init__(self, call: calls.Call[Answer], path: str | Path, progress: Callable[[Progress], None] | None) -> None:
-        self._asked = call.asked or {}
+    def __init__(self, call: calls.PictureCall, path: str | Path, progress: Callable[[Progress], None] | None) -> None:
+        self._call = call
         self._progress = progress
         self._file = WholeFile(path)
 
     def begin(self, response: httpx.Response) -> None:
         """The head is there. Raises ApiError where it is not that of a limner server."""
-        self._made: Made = calls.described(self._asked["format"], self._asked["n"], response)
+        self._made: Made = calls.described(self._call.format, self._call.n, response)
         self._body = bodies.body(self._made.format, self._made.n)
         self._size = 0
         length = response.headers.get("Content-Length", "")
