@@ -17,12 +17,13 @@ from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server import errors, routes
+from server import errors, routes, tensors
+from server.answering import HEADERS
 from server.express import Express
 from server.group import Group
 from server.observer import RequestObserver
 from server.repository import open_repository
-from server.routes import generate, health, models
+from server.routes import generate, health, interpolate, models, oip_paths
 from server.settings import Settings
 from server.shortcut import Shortcut
 from server.state import State
@@ -54,7 +55,7 @@ def create_app(settings: Settings, group: Group | None = None) -> Application:
     if not page.is_file():
         raise ConfigError(f"no playground in '{settings.playground}'", "Unset LIMNER_PLAYGROUND.")
     metrics = Metrics(group)
-    state = State(settings, open_repository(settings, metrics.observe_batch), metrics)
+    state = State(settings, open_repository(settings, metrics.observe_batch, group), metrics)
     for versions in state.repository.versions().values():
         for model in versions:
             metrics.add_model(
@@ -86,7 +87,7 @@ def create_app(settings: Settings, group: Group | None = None) -> Application:
     app.state.limner = state
     app.add_exception_handler(LimnerError, errors.on_limner_error)
     app.add_exception_handler(HTTPException, errors.on_http_exception)
-    for module in (generate, models, health):
+    for module in (generate, interpolate, models, health, oip_paths):
         app.router.routes.extend(module.router.routes)  # flat, unlike include_router: Allow is read from each route
     app.add_api_route("/", lambda: FileResponse(page), methods=["GET"], include_in_schema=False)
     _answer_head(app)
@@ -98,9 +99,10 @@ def create_app(settings: Settings, group: Group | None = None) -> Application:
 
 def _answer_head(app: FastAPI) -> None:
     """Where GET is answered (RFC 9110, section 9.3.2), which FastAPI leaves to its user; uvicorn sends no body."""
-    gets = [route for route in app.routes if isinstance(route, APIRoute) and route.methods == {"GET"}]
-    for route in gets:
-        if route.path != generate.PATH:  # which is in its own routes
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    heads = {route.path for route in routes if "HEAD" in (route.methods or ())}
+    for route in routes:
+        if "GET" in (route.methods or ()) and route.path not in heads:
             app.add_api_route(
                 route.path,
                 route.endpoint,
@@ -119,14 +121,14 @@ def _around(observed: ASGIApp, settings: Settings) -> ASGIApp:
         allow_origins=settings.cors_origins,
         allow_methods=["GET", "HEAD", "POST"],
         allow_headers=["*"],
-        expose_headers=[*generate.HEADERS, "Retry-After"],
+        expose_headers=[*HEADERS, tensors.HEADER, "Retry-After"],
     )
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's schema and the two components that raw routes refer to."""
+    """FastAPI's schema and the components that raw routes refer to."""
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-        schema["components"]["schemas"] |= routes.COMPONENTS
+        schema["components"]["schemas"] |= routes.COMPONENTS | oip_paths.COMPONENTS
         app.openapi_schema = schema
     return app.openapi_schema

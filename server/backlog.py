@@ -24,6 +24,7 @@ class Request:
     deadline: float = inf
     arrived: float = 0.0
     queue_seconds: float = 0.0
+    input_seconds: float = 0.0
     compute_seconds: float = 0.0
     taken: int = 0  # images that a batch has taken so far
     settled: bool = False

@@ -121,9 +121,17 @@ def problem(error: LimnerError) -> Response:
     return Response(body, error.status, {**headers, "Cache-Control": "no-store"}, media_type=PROBLEM)
 
 
-FORMS: dict[
-    str, Callable[[LimnerError], Response]
-] = {}  # of protocols that are not limner's own, by their first folder
+def inference_error(error: LimnerError) -> Response:
+    """{"error": text}, as the Open Inference Protocol has it: there, 400 is every fault of the request's contents."""
+    body = json.dumps({"error": str(error)}).encode()
+    headers = error.headers if isinstance(error, RequestError) else {}
+    status = 400 if error.status == InvalidParameter.status else error.status
+    return Response(body, status, {**headers, "Cache-Control": "no-store"}, media_type="application/json")
+
+
+FORMS: dict[str, Callable[[LimnerError], Response]] = {  # of protocols that are not limner's own, by their first folder
+    "v2": inference_error
+}
 
 
 def answer(path: str, error: LimnerError) -> Response:

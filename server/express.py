@@ -14,14 +14,14 @@ from urllib.parse import parse_qsl
 
 from starlette.responses import Response
 
-from server import images, schemas
+from server import answering, images, schemas
 from server.batcher import Generated
 from server.errors import Expired, RequestError, problem, unexpected
 from server.identity import Identity
 from server.observer import LEFT, RequestObserver, request_id
 from server.repository import LiveModel, Waiting
 from server.routes import generate
-from server.schemas import choose_format
+from server.schemas import GenerateRequest
 from server.state import State
 from training.errors import LimnerError
 from training.latents import Asked
@@ -123,7 +123,7 @@ class Express:
         return None if plan is None else self._started(line, plan, named or b"")
 
     def _started(self, line: Line, plan: _Plan, named: bytes) -> Ride | None:
-        seed = generate.drawn_seed() if plan.seed is None else plan.seed
+        seed = answering.drawn_seed() if plan.seed is None else plan.seed
         now = time.monotonic()
         ride = Ride(
             count=1,
@@ -149,8 +149,8 @@ class Express:
 
     def _planned(self, method: bytes, query: bytes, accept: bytes) -> _Plan | None:
         try:
-            asked = schemas.validate(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
-            format = choose_format(asked.format, accept.decode("latin-1"))
+            asked = schemas.validate(parse_qsl(query.decode("latin-1"), keep_blank_values=True), GenerateRequest)
+            format = images.OFFERED.choose(asked.format, accept.decode("latin-1"))
             model = self._state.repository.get(asked.model, asked.version)
             label = model.label_index(asked.label)
         except RequestError:
@@ -194,10 +194,10 @@ class Express:
         began = time.perf_counter()
         body = images.encode("png", made.images, identity, made.labels, ())
         seconds = time.perf_counter() - began
-        self._state.metrics.encode.labels(model.title).observe(seconds)
+        self._state.metrics.encoded(model.title, seconds)
         if time.monotonic() > ride.deadline:
             self._state.metrics.late.labels(model.title).inc()
-        timing = generate.timing(queue=made.queue_seconds, compute=made.compute_seconds, encode=seconds)
+        timing = answering.timing(queue=made.queue_seconds, compute=made.compute_seconds, encode=seconds)
         labelled = "" if label is None else f"x-limner-label: {label}\r\n"
         head = (
             f"{labelled}server-timing: {timing}\r\ncontent-length: {len(body)}\r\ncontent-type: image/png\r\n"

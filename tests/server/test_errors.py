@@ -39,12 +39,12 @@ def test_an_engine_that_raises_is_a_500_and_a_line_for_the_batch_and_for_the_req
     application: Any,
 ) -> None:
     application.engine.sabotage = fails
-    answer = application.client.get("/generate?n=4", headers={"X-Request-Id": "find-me"})  # a size without padding
+    answer = application.client.get("/generate?format=npy", headers={"X-Request-Id": "find-me"})  # one is never split
     failed(answer, 500, "engine")
     assert answer.headers["X-Request-Id"] == "find-me"
     *batches, request = application.logged(3)
     assert [(line["event"], line["model"]) for line in batches] == [("batch failed", "plain@1")] * 2
-    assert [(line["images"], line["reason"]) for line in batches] == [(4, "drained"), (2, "retry")]
+    assert [(line["images"], line["reason"]) for line in batches] == [(1, "drained"), (1, "retry")]
     assert "sabotage at /a/secret/path" in batches[0]["cause"]
     assert (request["event"], request["request_id"], request["route"]) == ("request failed", "find-me", "/generate")
     assert (request["code"], request["level"]) == (500, "error")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from server.png import STORED, png
+from server.png import STORED, png, scanlines
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))
@@ -89,6 +89,11 @@ def test_a_small_picture_is_stored_as_it_is(image: np.ndarray) -> None:
     assert data == b"\x78\x01\x01" + struct.pack("<HH", size, size ^ 0xFFFF) + lines + struct.pack(
         ">I", zlib.adler32(lines)
     )
+
+
+@given(arrays(np.uint8, st.tuples(st.integers(1, 30), st.integers(1, 30), st.just(1))))
+def test_what_is_stored_is_what_zlib_would_write(image: np.ndarray) -> None:
+    assert zlib.compress(scanlines(image, 1).data, 0) in png(image, b"{}")
 
 
 def test_a_28x28_picture_is_among_the_small() -> None:

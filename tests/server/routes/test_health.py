@@ -3,7 +3,21 @@
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-ROUTES = {"/generate", "/models", "/models/{model}", "/healthz", "/readyz", "/metrics", "/", "/docs", "/openapi.json"}
+from server.routes import oip_paths
+
+ROUTES = {
+    "/generate",
+    "/interpolate",
+    "/models",
+    "/models/{model}",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/",
+    "/docs",
+    "/openapi.json",
+}
+ROUTES |= {str(getattr(route, "path", "")) for route in oip_paths.router.routes}
 
 
 def samples(http: httpx.Client) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
