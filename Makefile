@@ -4,12 +4,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TOOLS := .tools
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 APP := train,export,serve,$(ENGINE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-slow test-gpu check format constraints clean
+.PHONY: help demo install tools test test-slow test-gpu check format constraints clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,6 +19,8 @@ demo: $(VENV)/.app ## Train a digit generator for a minute, export it, serve it 
 	$(BIN)/limner demo $(if $(ONCE),--once) $(if $(FRESH),--fresh)
 
 install: $(VENV)/.app ## Make .venv with limner in it (the gpu extra where nvidia-smi answers, else cpu)
+
+tools: $(TOOLS)/.python $(TOOLS)/.node ## Install what some tests ask the API with, apart from .venv: schemathesis, generators of clients (npm)
 
 test: $(VENV)/.test ## Run the tests (ARGS='-k identity' chooses)
 	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
@@ -42,7 +45,7 @@ constraints: $(VENV)/.dev ## Pin what is installed now
 	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+[a-z0-9.]+$$//' > constraints.txt
 
 clean: ## Remove the environment and caches; runs, models and judges stay
-	rm -rf $(VENV) .pytest_cache .hypothesis .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(TOOLS) .pytest_cache .hypothesis .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -65,4 +68,14 @@ $(VENV)/.gpu: $(VENV)/.test
 
 $(VENV)/.dev: $(VENV)/.test
 	$(PIP) -e '.[$(APP),test,dev]'
+	@touch $@
+
+$(TOOLS)/.python: tests/openapi/requirements.txt
+	$(PYTHON) -m venv $(TOOLS)/python
+	$(TOOLS)/python/bin/python -m pip install --disable-pip-version-check $(PIP_ARGS) -r $<
+	@touch $@
+
+$(TOOLS)/.node: tests/openapi/package.json
+	@mkdir -p $(TOOLS)/node && cp $< $(TOOLS)/node
+	npm install --prefix $(TOOLS)/node --no-package-lock --no-audit --no-fund
 	@touch $@

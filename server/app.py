@@ -22,8 +22,9 @@ from server.answering import HEADERS
 from server.express import Express
 from server.group import Group
 from server.observer import RequestObserver
+from server.openapi import documented
 from server.repository import open_repository
-from server.routes import generate, health, interpolate, models, oip_paths
+from server.routes import generate, health, interpolate, models, oip_paths, openai
 from server.settings import Settings
 from server.shortcut import Shortcut
 from server.state import State
@@ -87,7 +88,7 @@ def create_app(settings: Settings, group: Group | None = None) -> Application:
     app.state.limner = state
     app.add_exception_handler(LimnerError, errors.on_limner_error)
     app.add_exception_handler(HTTPException, errors.on_http_exception)
-    for module in (generate, interpolate, models, health, oip_paths):
+    for module in (generate, interpolate, models, health, oip_paths, openai):
         app.router.routes.extend(module.router.routes)  # flat, unlike include_router: Allow is read from each route
     app.add_api_route("/", lambda: FileResponse(page), methods=["GET"], include_in_schema=False)
     _answer_head(app)
@@ -121,14 +122,14 @@ def _around(observed: ASGIApp, settings: Settings) -> ASGIApp:
         allow_origins=settings.cors_origins,
         allow_methods=["GET", "HEAD", "POST"],
         allow_headers=["*"],
-        expose_headers=[*HEADERS, tensors.HEADER, "Retry-After"],
+        expose_headers=[*HEADERS, tensors.HEADER, "Retry-After", "retry-after-ms"],
     )
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's schema and the components that raw routes refer to."""
+    """FastAPI's schema, the components that raw routes refer to, and what all routes share."""
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
         schema["components"]["schemas"] |= routes.COMPONENTS | oip_paths.COMPONENTS
-        app.openapi_schema = schema
+        app.openapi_schema = documented(schema)
     return app.openapi_schema

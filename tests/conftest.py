@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import httpx
 import numpy as np
@@ -106,6 +106,18 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index in range(30):
             Image.fromarray(np.roll(image, index, axis=0)).save(folder / name / f"{index}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def missing() -> Callable[[str], NoReturn]:
+    """`missing("npm is not installed")`: skip the test, or fail it where everything must run."""
+
+    def absent(what: str) -> NoReturn:
+        if os.environ.get("LIMNER_TEST_ALL") == "1":
+            pytest.fail(what)
+        pytest.skip(what)
+
+    return absent
 
 
 @dataclass(frozen=True)
