@@ -22,7 +22,7 @@ from server.group import Group
 from server.observer import RequestObserver
 from server.repository import open_repository
 from server.routes import generate, health, models
-from server.settings import Settings
+from server.settings import JS_CLIENT, Settings
 from server.shortcut import Shortcut
 from server.state import State
 from server.telemetry import Metrics, log
@@ -89,6 +89,9 @@ def create_app(settings: Settings, group: Group | None = None) -> Application:
         app.router.routes.extend(module.router.routes)  # flat, unlike include_router: Allow is read from each route
     app.mount("/playground", StaticFiles(directory=settings.playground))
     app.add_api_route("/", lambda: FileResponse(page), methods=["GET"], include_in_schema=False)
+    app.add_api_route(
+        f"/js/{JS_CLIENT.name}", lambda: FileResponse(JS_CLIENT), methods=["GET"], include_in_schema=False
+    )
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     observer = RequestObserver(Shortcut(app, generate.generate, generate.routes()), metrics, state.drain)
     return Application(app, state, _around(observer, settings), Express(state, observer))

@@ -1,6 +1,7 @@
 """Really trained bundles and a real server process, once a session; nothing is written to the home folder."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,25 @@ if TYPE_CHECKING:
 START_SECONDS = 60.0  # generous: a busy machine imports and warms up slowly
 STOP_SECONDS = 30.0
 DIGITS = ("0", "2", "1")  # label=2 is the class named "2", index 1: a name goes before an index
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[..., Path]:
+    """`program("promtool", "Debian's package prometheus")` -> its path, looked for on PATH or in the folder `at`.
+
+    Where it is not installed the test skips, naming the package; it fails where LIMNER_TEST_ALL is 1.
+    """
+
+    def found(name: str, package: str, at: Path | None = None) -> Path:
+        path = shutil.which(name, path=at)
+        if path is None:
+            missing = f"{package} is not installed"
+            if os.environ.get("LIMNER_TEST_ALL") == "1":
+                pytest.fail(missing)
+            pytest.skip(missing)
+        return Path(path)
+
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 ROUTES = {"/generate", "/models", "/models/{model}", "/healthz", "/readyz", "/metrics", "/", "/docs", "/openapi.json"}
+ROUTES |= {"/js/limner-client.js"}
 
 
 def samples(http: httpx.Client) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
