@@ -17,11 +17,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import errors, routes
+from server.answering import HEADERS
 from server.express import Express
 from server.group import Group
 from server.observer import RequestObserver
 from server.repository import open_repository
-from server.routes import generate, health, models
+from server.routes import generate, health, interpolate, models
 from server.settings import JS_CLIENT, Settings
 from server.shortcut import Shortcut
 from server.state import State
@@ -85,7 +86,7 @@ def create_app(settings: Settings, group: Group | None = None) -> Application:
     app.state.limner = state
     app.add_exception_handler(LimnerError, errors.on_limner_error)
     app.add_exception_handler(HTTPException, errors.on_http_exception)
-    for module in (generate, models, health):
+    for module in (generate, interpolate, models, health):
         app.router.routes.extend(module.router.routes)  # flat, unlike include_router: Allow is read from each route
     app.mount("/playground", StaticFiles(directory=settings.playground))
     app.add_api_route("/", lambda: FileResponse(page), methods=["GET"], include_in_schema=False)
@@ -105,7 +106,7 @@ def _around(observed: ASGIApp, settings: Settings) -> ASGIApp:
         allow_origins=settings.cors_origins,
         allow_methods=["GET", "HEAD", "POST"],
         allow_headers=["*"],
-        expose_headers=[*generate.HEADERS, "Retry-After"],
+        expose_headers=[*HEADERS, "Retry-After"],
     )
 
 

@@ -45,7 +45,7 @@ class ZipWriter:
             index = len(self._entries)
             one = self._identity.of(index, label)
             file = f"{index:06d}.{self._format}" if label is None else f"{index:06d}-{label}.{self._format}"
-            self._store(file, encoded(self._format, image, one.text(), self._scale, self._quality))
+            store(self._archive, file, encoded(self._format, image, one.text(), self._scale, self._quality))
             self._entries.append(json.dumps({"file": file} | labelled(one, self._class_names)))
         return self._tail.take()
 
@@ -54,7 +54,7 @@ class ZipWriter:
         known = vars(self._identity)
         head = json.dumps({name: known[name] for name in ("model", "version", "digest", "artifact", "truncation")})
         entries = ",\n".join(self._entries)
-        self._store(INDEX, f'{head[:-1]}, "images": [\n{entries}\n]}}\n'.encode("ascii"))
+        store(self._archive, INDEX, f'{head[:-1]}, "images": [\n{entries}\n]}}\n'.encode("ascii"))
         self._archive.close()
         return self._tail.take()
 
@@ -62,10 +62,12 @@ class ZipWriter:
         """Nobody wants the rest: what is closed or thrown away otherwise would still write its directory."""
         self._archive.fp = None
 
-    def _store(self, name: str, data: bytes) -> None:
-        entry = zipfile.ZipInfo(name)  # of 1 January 1980, where ZIP's calendar begins
-        entry.create_system, entry.external_attr = 3, 0o644 << 16  # Unix, readable
-        self._archive.writestr(entry, data)
+
+def store(archive: zipfile.ZipFile, name: str, data: str | bytes) -> None:
+    """The next entry, with no clock and no system in it."""
+    entry = zipfile.ZipInfo(name)  # of 1 January 1980, where ZIP's calendar begins
+    entry.create_system, entry.external_attr = 3, 0o644 << 16  # Unix, readable
+    archive.writestr(entry, data)
 
 
 def labelled(identity: Identity, class_names: tuple[str, ...]) -> dict[str, str | int | None]:

@@ -28,3 +28,16 @@ def control(seed: int | None, version: int | None) -> str:
     if seed is None:
         return NEVER
     return ASK_AGAIN if version is None else FOR_EVER
+
+
+def control_headers(
+    method: str, seed: int | None, version: int | None, *facts: str | int | float | None
+) -> dict[str, str]:
+    """Headers for caches. Only what a URL says whole has an ETag, which is that of the facts."""
+    headers = {"Vary": "Accept"}
+    if method not in ("GET", "HEAD"):
+        return headers | ({"Cache-Control": NEVER} if seed is None else {})
+    headers["Cache-Control"] = control(seed, version)
+    if seed is not None:
+        headers["ETag"] = etag(*facts)
+    return headers

@@ -14,14 +14,14 @@ from urllib.parse import parse_qsl
 
 from starlette.responses import Response
 
-from server import images, schemas
+from server import answering, images, schemas
 from server.batcher import Generated
 from server.errors import Expired, RequestError, problem, unexpected
 from server.identity import Identity
 from server.observer import LEFT, RequestObserver, request_id
 from server.repository import LiveModel, Waiting
 from server.routes import generate
-from server.schemas import choose_format
+from server.schemas import GenerateRequest
 from server.state import State
 from training.errors import LimnerError
 from training.latents import Asked
@@ -119,7 +119,7 @@ class Express:
         return None if plan is None else self._started(line, plan, named)
 
     def _started(self, line: Line, plan: _Plan, named: bytes) -> Ride | None:
-        seed = generate.drawn_seed() if plan.seed is None else plan.seed
+        seed = answering.drawn_seed() if plan.seed is None else plan.seed
         now = time.monotonic()
         ride = Ride(
             count=1,
@@ -147,8 +147,8 @@ class Express:
 
     def _planned(self, method: bytes, query: bytes, accept: bytes) -> _Plan | None:
         try:
-            asked = schemas.validate(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
-            format = choose_format(asked.format, accept.decode("latin-1"))
+            asked = schemas.validate(parse_qsl(query.decode("latin-1"), keep_blank_values=True), GenerateRequest)
+            format = images.OFFERED.choose(asked.format, accept.decode("latin-1"))
             model = self._state.repository.get(asked.model, asked.version)
             label = model.label_index(asked.label)
         except RequestError:
@@ -193,7 +193,7 @@ class Express:
         self._state.metrics.encode.labels(model.title).observe(seconds)
         if time.monotonic() > ride.deadline:
             self._state.metrics.late.labels(model.title).inc()
-        timing = generate.timing(queue=made.queue_seconds, compute=made.compute_seconds, encode=seconds)
+        timing = answering.timing(queue=made.queue_seconds, compute=made.compute_seconds, encode=seconds)
         labelled = "" if label is None else f"x-limner-label: {label}\r\n"
         head = (
             f"{labelled}server-timing: {timing}\r\ncontent-length: {len(body)}\r\ncontent-type: image/png\r\n"

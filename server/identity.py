@@ -1,4 +1,4 @@
-"""What makes a picture the picture it is (docs/image-identity.md) -> the JSON that is written into it."""
+"""What makes a picture, or a path of them, what it is (docs/image-identity.md) -> the JSON that is written into it."""
 
 import json
 from dataclasses import dataclass
@@ -33,6 +33,31 @@ class Identity:
         several = "" if count == 1 else f',"n":{count}'
         head = _head(self.model, self.version, self.digest, self.artifact)
         return f'{head},"seed":"{self.seed}","label":{label},"truncation":{truncation}{several}}}'.encode("ascii")
+
+
+@dataclass(frozen=True)
+class Between:
+    """What makes a path the path it is: the images at its ends, of one model and truncation, and how many `frames`."""
+
+    first: Identity
+    last: Identity
+    frames: int
+
+    def of(self, frame: int) -> bytes:
+        """ASCII JSON of one frame, from 0 on. An end is the image itself, and says so."""
+        ends = {0: self.first, self.frames - 1: self.last}
+        return ends[frame].text() if frame in ends else self._text({"frame": frame})
+
+    def text(self) -> bytes:
+        """ASCII JSON of all of them."""
+        return self._text({})
+
+    def _text(self, which: dict[str, int]) -> bytes:
+        first, last = self.first, self.last
+        ends = {name: {"seed": str(end.seed), "label": end.label} for name, end in (("from", first), ("to", last))}
+        said = {**ends, "truncation": first.truncation, **which, "frames": self.frames}
+        head = _head(first.model, first.version, first.digest, first.artifact)
+        return f"{head},{json.dumps(said, separators=(',', ':'))[1:]}".encode("ascii")
 
 
 @lru_cache(256)

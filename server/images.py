@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from server.accept import Offer
 from server.archive import ZipWriter, labelled
 from server.identity import Identity
 from server.pictures import encoded
@@ -21,6 +22,7 @@ MEDIA_TYPES = {
     "npy": "application/x-npy",
     "zip": "application/zip",
 }
+OFFERED = Offer(MEDIA_TYPES, favourite=True)
 
 
 def encode(

@@ -23,11 +23,16 @@ def encoded(format: str, image: np.ndarray, text: bytes, scale: int = 1, quality
     """
     if format == "png":
         return png(image, text, scale)
-    exif = Image.Exif()
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"ASCII\0\0\0" + text
     buffer = io.BytesIO()
-    picture(image, scale).save(buffer, format, exif=exif, **_options(format, quality))
+    picture(image, scale).save(buffer, format, exif=exif(text), **_options(format, quality))
     return buffer.getvalue()
+
+
+def exif(text: bytes) -> Image.Exif:
+    """Of a picture that says so."""
+    written = Image.Exif()
+    written.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"ASCII\0\0\0" + text
+    return written
 
 
 def _options(format: str, quality: int | None) -> dict[str, int]:

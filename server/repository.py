@@ -81,13 +81,13 @@ class LiveModel:
     def version(self) -> int:
         return self.bundle.manifest.version
 
-    def label_index(self, label: int | str | None) -> int | None:
-        """A class name first, then an index. Raises InvalidParameter, also for a label to an unconditional model."""
+    def label_index(self, label: int | str | None, field: str = "label") -> int | None:
+        """A class name first, then an index. Raises InvalidParameter of `field`, also for a model without classes."""
         if label is None:
             return None
         names = self.bundle.manifest.class_names
         if not names:
-            raise InvalidParameter("label", label, "no label", f"{self.title} has no classes")
+            raise InvalidParameter(field, label, f"no {field}", f"{self.title} has no classes")
         if label in names:
             return names.index(str(label))
         text = str(label)
@@ -95,7 +95,7 @@ class LiveModel:
             return int(text)
         indices = f"an index from 0 to {len(names) - 1}"
         spelt = indices if list(names) == [str(index) for index in range(len(names))] else _listed(names, indices)
-        raise InvalidParameter("label", label, spelt)
+        raise InvalidParameter(field, label, spelt)
 
     async def generate(
         self, asked: Rows, seconds: float, low: bool = False, left: Callable[[], Awaitable[None]] | None = None

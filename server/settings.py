@@ -44,6 +44,7 @@ class Settings(BaseModel):
     max_images: int = Field(default=1024, ge=1, description="largest n of an answer that is made before it is sent")
     max_streamed: int = Field(default=100_000, ge=1, description="largest n as npy or zip: sent while it is made")
     max_sheet: int = Field(default=256, ge=1, description="largest n of a picture format")
+    max_frames: int = Field(default=256, ge=2, description="most frames from one end of an interpolation to the other")
     max_pixels: int = Field(default=1 << 24, ge=1, description="of an answer that is scaled up; of a zip: each picture")
     queue_images: int = Field(default=4096, ge=1, description="images waiting for one model; more are refused with 429")
     timeout_seconds: float = Field(default=30.0, gt=0, description="from arrival to pixels")

@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import product
 from typing import get_args
 
 import structlog
@@ -32,7 +33,8 @@ SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)  # the buckets
 RATIOS = (0, 0.1, 0.2, 0.3, 0.4, 0.5)
 BY = ("model", "reason")
-CODES = (200, 304, 400, 404, 406, 413, 415, 422, 429, 499, 500, 503, 504)  # of /generate: they start at 0
+ROUTES = ("/generate", "/interpolate")
+CODES = (200, 304, 400, 404, 406, 413, 415, 422, 429, 499, 500, 503, 504)  # of these routes: they start at 0
 REFUSALS = (Hopeless, Overloaded, NotReady)
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -73,8 +75,8 @@ class Metrics:
         self.queue = self._histogram("queue_seconds", "From a request's arrival to its first batch.", SECONDS)
         self.compute = self._histogram("compute_seconds", "A batch in the engine.", SECONDS)
         self.encode = self._histogram("encode_seconds", "Pixels to body, or to a piece of it.", SECONDS)
-        for code in CODES:
-            self.requests.labels("/generate", str(code))
+        for route, code in product(ROUTES, CODES):
+            self.requests.labels(route, str(code))
         self._measured: list[tuple[Gauge, Callable[[], float]]] = []
         self.workers.set(1)
         self.restarts.inc(min(group.starts, 1) if group else 0)

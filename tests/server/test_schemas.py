@@ -3,6 +3,7 @@
 import asyncio
 import json
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from hypothesis import given
@@ -11,15 +12,13 @@ from starlette.requests import Request
 
 from server.errors import (
     InvalidParameter,
-    NotAcceptable,
     RequestError,
     TooLarge,
     Unparsable,
     UnsupportedType,
     problem,
 )
-from server.images import MEDIA_TYPES
-from server.schemas import ALLOWED, GenerateRequest, choose_format, read, validate
+from server.schemas import GenerateRequest, InterpolateRequest, read, validate
 
 LIMIT = 1000
 
@@ -37,7 +36,7 @@ def asked(
 
     headers = [] if content_type is None else [(b"content-type", content_type.encode())]
     scope = {"type": "http", "method": method, "path": "/generate", "query_string": query.encode(), "headers": headers}
-    return asyncio.run(read(Request(scope, receive), LIMIT))
+    return asyncio.run(read(Request(scope, receive), LIMIT, GenerateRequest))
 
 
 def test_a_body_that_is_announced_too_large_is_refused_before_it_is_read() -> None:
@@ -47,7 +46,7 @@ def test_a_body_that_is_announced_too_large_is_refused_before_it_is_read() -> No
     headers = [(b"content-type", b"application/json"), (b"content-length", str(LIMIT + 1).encode())]
     scope = {"type": "http", "method": "POST", "path": "/generate", "query_string": b"", "headers": headers}
     with pytest.raises(TooLarge):
-        asyncio.run(read(Request(scope, receive), LIMIT))
+        asyncio.run(read(Request(scope, receive), LIMIT, GenerateRequest))
 
 
 def refused(query: str = "", body: bytes | str = b"", **how: Any) -> dict[str, Any]:
@@ -131,7 +130,7 @@ def test_null_in_json_means_absent() -> None:
 def test_a_value_out_of_range_is_refused_by_name(query: str, field: str, value: str) -> None:
     said = refused(query)
     assert (said["status"], said["type"]) == (422, "urn:limner:problem:invalid-parameter")
-    assert (said["field"], said["value"], said["allowed"]) == (field, value, ALLOWED[field])
+    assert (said["field"], said["value"], said["allowed"]) == (field, value, GenerateRequest.allowed[field])
 
 
 @pytest.mark.parametrize(
@@ -161,7 +160,7 @@ def test_a_value_out_of_range_is_refused_by_name(query: str, field: str, value: 
 )
 def test_a_json_value_of_another_type_is_refused_by_name(body: str, field: str) -> None:
     said = refused(body=body)
-    assert (said["status"], said["field"], said["allowed"]) == (422, field, ALLOWED[field])
+    assert (said["status"], said["field"], said["allowed"]) == (422, field, GenerateRequest.allowed[field])
 
 
 @pytest.mark.parametrize(("query", "body"), [("lable=3", ""), ("", '{"lable": 3}'), ("label=1&lable=3", '{"n": 2}')])
@@ -251,7 +250,7 @@ def asked_with_limit(body: bytes) -> GenerateRequest:
 
     headers = [(b"content-type", b"application/json")]
     scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
-    return asyncio.run(read(Request(scope, receive), 1 << 20))
+    return asyncio.run(read(Request(scope, receive), 1 << 20, GenerateRequest))
 
 
 def test_a_body_at_the_limit_is_read_and_one_over_it_is_413() -> None:
@@ -267,7 +266,11 @@ def test_the_body_of_a_get_is_not_read() -> None:
 
 @given(st.integers(0, 2**63 - 1))
 def test_a_seed_is_a_number_or_its_decimal_string(seed: int) -> None:
-    assert validate([("seed", seed)]).seed == validate([("seed", str(seed))]).seed == seed
+    assert (
+        validate([("seed", seed)], GenerateRequest).seed
+        == validate([("seed", str(seed))], GenerateRequest).seed
+        == seed
+    )
 
 
 json_values = st.recursive(
@@ -280,7 +283,7 @@ json_values = st.recursive(
 @given(st.dictionaries(st.sampled_from([*GenerateRequest.model_fields]) | st.text(max_size=8), json_values, max_size=4))
 def test_any_json_object_is_understood_or_refused_by_one_of_its_names(body: dict[str, Any]) -> None:
     try:
-        request = validate(body.items())
+        request = validate(body.items(), GenerateRequest)
     except InvalidParameter as error:
         said = json.loads(bytes(problem(error).body))
         assert said["field"] in body
@@ -291,51 +294,51 @@ def test_any_json_object_is_understood_or_refused_by_one_of_its_names(body: dict
         assert request.seed is None or 0 <= request.seed < 2**63
 
 
-@pytest.mark.parametrize(
-    ("accept", "format"),
-    [
-        (None, "png"),
-        ("", "png"),
-        ("*/*", "png"),
-        ("image/*", "png"),
-        ("image/png", "png"),
-        ("IMAGE/PNG", "png"),
-        ("application/json", "json"),
-        ("application/x-npy", "npy"),
-        ("application/json;charset=utf-8", "json"),
-        ("image/png, application/json", "png"),  # the first on ties
-        ("application/json, image/png", "json"),
-        ("image/png;q=0.5, application/json;q=0.9", "json"),
-        ("image/png;q=0.5, application/x-npy; q=0.8, application/json;q=0.7", "npy"),
-        ("image/avif, application/x-npy;q=0.1", "npy"),
-        ("*/*, application/json;q=0.1", "json"),  # what is named goes before a wildcard
-        ("*/*, image/png;q=0", "jpeg"),  # a wildcard does not bring back what is refused
-        ("image/*;q=0, */*", "json"),
-        ("image/*;q=0, image/jpeg;q=0.2, */*;q=0.1", "jpeg"),  # the nearest range counts
-        ("*/*;q=0, application/*;q=0.1", "json"),
-        ("image/webp", "webp"),
-        ("image/webp, image/png", "png"),  # of pictures, png where it is as welcome
-        ("image/webp, image/png;q=0.9", "webp"),
-        ("application/zip", "zip"),
-        ("application/*", "json"),
-        ("image/png;q=0, application/json", "json"),
-        ("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8", "png"),  # a browser
-        ("image/avif,image/webp,image/*,*/*;q=0.8", "png"),  # its <img>
-    ],
-)
-def test_accept_chooses_the_format(accept: str | None, format: str) -> None:
-    assert choose_format(None, accept) == format
+def path_asked(query: str) -> InterpolateRequest:
+    return validate(parse_qsl(query, keep_blank_values=True), InterpolateRequest)
 
 
-@pytest.mark.parametrize(
-    "accept", ["text/html", "image/avif", "image/png;q=0", "*/*;q=0", "image/*;q=0, */*;q=0", "text/*", "png", ","]
-)
-def test_an_accept_of_neither_a_supported_type_nor_a_wildcard_is_406(accept: str) -> None:
-    with pytest.raises(NotAcceptable) as refusal:
-        choose_format(None, accept)
-    assert refusal.value.members["allowed"] == ", ".join(MEDIA_TYPES.values())
+def test_a_path_needs_no_parameter() -> None:
+    given = {name: value for name, value in path_asked("").model_dump().items() if value is not None}
+    assert given == {"frames": 16, "loop": False, "scale": 1, "priority": "normal"}
 
 
-@pytest.mark.parametrize("accept", [None, "application/json", "text/html"])
-def test_with_format_the_accept_header_is_ignored(accept: str | None) -> None:
-    assert choose_format("npy", accept) == "npy"
+def test_every_parameter_of_a_path_can_be_given_in_the_query() -> None:
+    query = (
+        "from_seed=9223372036854775807&to_seed=0&from_label=cat&to_label=3&frames=9&loop=true&fps=12.5&truncation=0.5"
+        "&format=webp&scale=16&quality=100&model=m&version=2&timeout_ms=250&priority=low"
+    )
+    assert path_asked(query).model_dump() == {
+        "from_seed": 2**63 - 1,
+        "to_seed": 0,
+        "from_label": "cat",
+        "to_label": "3",
+        "frames": 9,
+        "loop": True,
+        "fps": 12.5,
+        "truncation": 0.5,
+        "format": "webp",
+        "scale": 16,
+        "quality": 100,
+        "model": "m",
+        "version": 2,
+        "timeout_ms": 250,
+        "priority": "low",
+    }
+
+
+@pytest.mark.parametrize("what", ["seed", "label"])
+@pytest.mark.parametrize(("given", "missing"), [("from", "to"), ("to", "from")])
+def test_one_end_without_the_other_is_refused_by_the_name_of_the_other(what: str, given: str, missing: str) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        path_asked(f"{given}_{what}=1")
+    assert caught.value.members["field"] == f"{missing}_{what}"
+    assert f"{given}_{what} is given and {missing}_{what} is not" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["1", "True", "yes", "", 1, 0, "null"])
+def test_a_loop_is_true_or_false(value: str | int) -> None:
+    with pytest.raises(InvalidParameter):
+        validate([("loop", value)], InterpolateRequest)
+    assert validate([("loop", True)], InterpolateRequest).loop == path_asked("loop=true").loop
+    assert not validate([("loop", False)], InterpolateRequest).loop

@@ -13,6 +13,7 @@ from training.evaluation.reference import Side, reference_images, training_image
 from training.evaluation.report.contents import Blind, Contents, Neighbours, Reconstructions, Rows
 from training.evaluation.subject import Model, Subject
 from training.latents import draw
+from training.path import arc
 
 ROWS, COLUMNS = 10, 10  # of the sheet of pictures: a row for each class
 PATHS, STEPS = 5, 10  # of interpolations
@@ -99,28 +100,14 @@ def _real(real: Images, names: list[str], by_class: bool) -> Rows:
 
 
 def _paths(model: Model, names: list[str]) -> Rows:
-    """From one latent to another in equal steps, a class for each path."""
+    """From one latent to another, as `/interpolate` goes, a class for each path."""
     rows = []
     for path, name in enumerate(names[:PATHS]):
         label = np.full(2, path) if model.classes else None
         ends, _ = draw(PATH_SEED + 2 * path, 2, model.latent, model.classes, label, prior=model.prior)
-        z = between(ends[0], ends[1], STEPS, round_the_sphere=model.prior is None)
+        z = arc(ends[0], ends[1], STEPS)
         rows.append((name, model.of_latents(z, None if label is None else np.full(STEPS, path))))
     return rows
-
-
-def between(first: np.ndarray, last: np.ndarray, steps: int, round_the_sphere: bool) -> np.ndarray:
-    """z float32 [steps, latent] from `first` to `last`, each float32 [latent].
-
-    On the great circle for latents of N(0, I), whose length hardly varies (White 2016); on the straight line else.
-    """
-    share = np.linspace(0, 1, steps)[:, None]
-    if not round_the_sphere:
-        return ((1 - share) * first + share * last).astype(np.float32)
-    cosine = np.dot(first, last) / (np.linalg.norm(first) * np.linalg.norm(last))
-    angle = np.arccos(np.clip(cosine, -1, 1))
-    weights = (np.sin((1 - share) * angle), np.sin(share * angle)) if angle > 1e-6 else (1 - share, share)
-    return ((weights[0] * first + weights[1] * last) / (np.sin(angle) if angle > 1e-6 else 1)).astype(np.float32)
 
 
 def _rebuilt(subject: Subject, real: Images) -> Reconstructions | None:

@@ -3,8 +3,19 @@
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-ROUTES = {"/generate", "/models", "/models/{model}", "/healthz", "/readyz", "/metrics", "/", "/docs", "/openapi.json"}
-ROUTES |= {"/js/limner-client.js"}
+ROUTES = {
+    "/generate",
+    "/interpolate",
+    "/models",
+    "/models/{model}",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/",
+    "/docs",
+    "/openapi.json",
+    "/js/limner-client.js",
+}
 
 
 def samples(http: httpx.Client) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:

@@ -10,7 +10,7 @@ import pytest
 from training.data import Dataset
 from training.errors import EvaluationError
 from training.evaluation.examine import Examined, examine
-from training.evaluation.gather import BLIND, NEAREST, between, gather
+from training.evaluation.gather import BLIND, NEAREST, gather
 from training.evaluation.reference import FEWEST, Reference
 from training.evaluation.report.contents import Contents
 from training.evaluation.subject import Model, Subject
@@ -143,27 +143,6 @@ def test_images_of_another_set_are_refused(
 
 
 # paths
-
-
-def test_a_path_of_normal_latents_keeps_to_the_sphere() -> None:
-    first, last = np.array([3.0, 0, 0], np.float32), np.array([0, 3.0, 0], np.float32)
-    path = between(first, last, 5, round_the_sphere=True)
-    assert path.dtype == np.float32
-    assert np.array_equal(path[0], first)
-    assert path[-1] == pytest.approx(last, abs=1e-6)
-    assert np.linalg.norm(path, axis=1) == pytest.approx([3] * 5)
-    angles = np.degrees(np.arctan2(path[:, 1], path[:, 0]))
-    assert angles == pytest.approx([0, 22.5, 45, 67.5, 90])
-
-
-def test_a_path_between_latents_of_a_mixture_is_straight() -> None:
-    path = between(np.array([0, 2.0], np.float32), np.array([4, 0.0], np.float32), 3, round_the_sphere=False)
-    assert path.tolist() == [[0, 2], [2, 1], [4, 0]]
-
-
-def test_a_path_to_itself_stands_still() -> None:
-    z = np.array([1.0, 2.0], np.float32)
-    assert between(z, z, 4, round_the_sphere=True) == pytest.approx(np.stack([z] * 4))
 
 
 def test_interpolations_are_one_path_for_each_class(contents: Contents) -> None:

@@ -1,0 +1,99 @@
+"""What was understood of a request in, the parts of its answer out that all routes share which make pictures."""
+
+import importlib.metadata
+import random
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import anyio.to_thread
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server.caching import has_it
+from server.errors import InvalidParameter, NotReady
+from server.identity import Identity
+from server.repository import LiveModel
+from server.state import State
+from training.latents import DRAWN_SEEDS
+
+_drawn = random.Random()  # noqa: S311 (seeds, no secrets: a call of the system gives the interpreter away)
+
+VERSION = importlib.metadata.version("limner")
+HEADERS = ("X-Limner-Seed", "X-Limner-Label", "X-Limner-Model", "X-Request-Id", "Server-Timing", "ETag")
+INLINE_PIXELS = 1 << 14  # encoded in the event loop; more go to a thread, whose hop takes longer than so many as PNG
+SLOW = 16  # times as long takes a pixel of jpeg, webp and gif, at least
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A request that was understood: pictures of which model, for whom, in how much time, and how written.
+
+    `draining`: whether the server was when it came.
+    """
+
+    request: Request
+    state: State
+    model: LiveModel
+    format: str
+    pixels: int
+    seconds: float
+    arrived: float
+    draining: bool
+
+    def identity(self, seed: int, label: int | None, truncation: float | None) -> Identity:
+        """That of an image of its model."""
+        model = self.model
+        return Identity(model.name, model.version, model.bundle.digest, model.artifact, seed, label, truncation)
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Around what asks the batcher. Metrics hear what becomes of it."""
+        return self.state.metrics.waiting(self.model.title)
+
+    def unchanged(self, headers: dict[str, str]) -> Response | None:
+        """The 304 of who has it already. Raises NotReady where the server was draining: nothing new is begun."""
+        if "ETag" in headers and has_it(",".join(self.request.headers.getlist("if-none-match")), headers["ETag"]):
+            return Response(status_code=304, headers=headers)
+        with self.waiting():
+            if self.draining:
+                raise NotReady("the server is draining", "Ask another replica.", retry_after=1)
+        return None
+
+    async def left(self) -> None:
+        """Return once the client is gone. Its body has been read: nothing else comes."""
+        while (await self.request.receive())["type"] != "http.disconnect":
+            pass
+
+    async def written(self, work: Callable[[], bytes], pixels: int, slow: bool = False) -> tuple[bytes, float]:
+        """So many pixels as bytes, in a format that is `slow` or is not, and the seconds that took."""
+        began = time.perf_counter()
+        inline = pixels * (SLOW if slow else 1) <= INLINE_PIXELS
+        body = work() if inline else await anyio.to_thread.run_sync(work)
+        seconds = time.perf_counter() - began
+        self.state.metrics.encode.labels(self.model.title).observe(seconds)
+        return body, seconds
+
+    def begins(self) -> None:
+        """The answer is about to be sent: count it if it is late."""
+        if time.monotonic() > self.arrived + self.seconds:
+            self.state.metrics.late.labels(self.model.title).inc()
+
+
+def timing(**seconds: float) -> str:
+    """As Server-Timing says it, in milliseconds."""
+    return ", ".join(f"{name};dur={value * 1e3:.3f}" for name, value in seconds.items())
+
+
+def drawn_seed() -> int:
+    """For a request that names none."""
+    return _drawn.randrange(DRAWN_SEEDS)
+
+
+def patience(timeout_ms: int | None, most: float) -> float:
+    """Seconds that a request may take. Raises InvalidParameter where it asks for longer than anybody may."""
+    if timeout_ms is None:
+        return most
+    if timeout_ms > most * 1e3:
+        raise InvalidParameter("timeout_ms", timeout_ms, f"an integer from 1 to {most * 1e3:g}")
+    return timeout_ms / 1e3
