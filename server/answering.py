@@ -11,6 +11,7 @@ import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
+from server.batcher import Generated
 from server.caching import has_it
 from server.errors import InvalidParameter, NotReady
 from server.identity import Identity
@@ -80,9 +81,11 @@ class Order:
             self.state.metrics.late.labels(self.model.title).inc()
 
 
-def timing(**seconds: float) -> str:
-    """As Server-Timing says it, in milliseconds."""
-    return ", ".join(f"{name};dur={value * 1e3:.3f}" for name, value in seconds.items())
+def timing(made: Generated, encode: float | None = None) -> str:
+    """As Server-Timing says it, in milliseconds: queue, compute, encode; and the images of its batch."""
+    encoded = "" if encode is None else f"encode;dur={encode * 1e3:.3f}, "
+    queue, compute = made.queue_seconds * 1e3, made.compute_seconds * 1e3
+    return f"queue;dur={queue:.3f}, compute;dur={compute:.3f}, {encoded}batch;desc={made.batch}"
 
 
 def drawn_seed() -> int:

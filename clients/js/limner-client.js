@@ -1,5 +1,6 @@
 // Calls in, HTTP out: the address of a limner server in, pictures out. For browsers and Node from 18 on; needs nothing else.
 
+/** @typedef {string | number | bigint} Seed */
 /** @typedef {"png" | "jpeg" | "webp" | "json" | "npy" | "zip"} Format */
 
 /**
@@ -7,7 +8,7 @@
  * What is asked for; what is absent is the server's choice.
  * @property {string | number} [label] a class name (a string; one that names no class is an index), or a class index (a number)
  * @property {number} [n] how many: image i is that of seed + i
- * @property {string | number | bigint} [seed] 0 to 2^63 - 1; over 2^53 - 1 not as a number, which would round it
+ * @property {Seed} [seed] 0 to 2^63 - 1; over 2^53 - 1 not as a number, which would round it
  * @property {number} [truncation] over 0, at most 8 (in σ): less variety, more typical pictures
  * @property {Format} [format] png if absent; a picture of n > 1 is a sheet
  * @property {number} [scale] 1 to 16: each pixel is drawn scale x scale
@@ -15,6 +16,26 @@
  * @property {string} [model]
  * @property {number} [version]
  * @property {number} [timeoutMs] milliseconds from the request's arrival to its pixels
+ * @property {"normal" | "low"} [priority]
+ */
+
+/**
+ * @typedef {object} InterpolateParameters
+ * Two pictures, as /generate gives them for a seed and a label, and how to go from one to the other.
+ * @property {Seed} [fromSeed] both seeds, or neither: then the server draws them
+ * @property {Seed} [toSeed]
+ * @property {string | number} [fromLabel] both labels, or neither: then each end has the class of its seed
+ * @property {string | number} [toLabel] another one: every frame is made of both classes, and cross-faded
+ * @property {number} [frames] 2 to 256, both ends included; 16 if absent
+ * @property {boolean} [loop] there and back, for ever
+ * @property {number} [fps] frames a second, of gif and webp; 12 if absent
+ * @property {number} [truncation]
+ * @property {"gif" | "webp" | "png" | "zip"} [format] gif if absent; png is a strip, zip a png for each frame
+ * @property {number} [scale]
+ * @property {number} [quality] of webp
+ * @property {string} [model]
+ * @property {number} [version]
+ * @property {number} [timeoutMs]
  * @property {"normal" | "low"} [priority]
  */
 
@@ -124,20 +145,26 @@ export class Answer {
   constructor(client, asked, response, bytes) {
     const { headers } = response;
     const [model, version] = (headers.get("X-Limner-Model") ?? "").split("@");
-    const label = headers.get("X-Limner-Label");
+    const labels = headers.get("X-Limner-Label");
     this.bytes = bytes;
     /** @type {string} the media type of the bytes */
     this.type = headers.get("Content-Type") ?? "";
-    /** @type {string} seed of the first image, in decimal digits: 2^63 does not fit a number */
-    this.seed = headers.get("X-Limner-Seed") ?? "";
-    /** @type {number | null} index of the class, where one image of a model with classes was asked for */
-    this.label = label === null ? null : Number(label);
+    /** @type {string[]} of the first image, in decimal digits: 2^63 does not fit a number; of both ends of a way */
+    this.seeds = (headers.get("X-Limner-Seed") ?? "").split(", ");
+    /** @type {string} the first of them */
+    this.seed = this.seeds[0] ?? "";
+    /** @type {number[]} index of the class, where one image of a model with classes was asked for; of both ends of a way */
+    this.labels = labels === null ? [] : labels.split(", ").map(Number);
+    /** @type {number | null} the first of them */
+    this.label = this.labels[0] ?? null;
     /** @type {string} */
     this.model = model ?? "";
     /** @type {number} */
     this.version = Number(version);
     /** @type {Record<string, number>} milliseconds: queue, compute and encode */
     this.timing = timing(headers.get("Server-Timing") ?? "");
+    /** @type {number | null} pictures of the largest batch that made some of it, whoever asked for the others */
+    this.batch = batch(headers.get("Server-Timing") ?? "");
     /** @type {string | null} */
     this.requestId = headers.get("X-Request-Id");
     this.#client = client;
@@ -163,12 +190,14 @@ export class Answer {
   }
 
   /**
-   * The permanent address of the same pictures: the same request, with the seed, model and version that answered.
-   * @param {GenerateParameters} [other] what shall be otherwise in it
+   * The permanent address of the same pictures: the same request, with the seeds, model and version that answered.
+   * @param {GenerateParameters | InterpolateParameters} [other] what shall be otherwise in it
    */
   link(other) {
-    const { model, version, seed } = this;
-    return this.#client.link({ ...this.#asked, model, version, seed, ...other });
+    const { model, version } = this;
+    const [seed, toSeed] = this.seeds;
+    const seeds = toSeed === undefined ? { seed } : { fromSeed: seed, toSeed };
+    return this.#client.link(/** @type {any} */ ({ ...this.#asked, model, version, ...seeds, ...other }));
   }
 }
 
@@ -206,18 +235,32 @@ export class LimnerClient {
   }
 
   /**
-   * The address of pictures, for `<img>` and for others. With seed, model and version it is permanent: the same
-   * bytes from every server of that model. An address is text, where a label is a class name before it is an index:
-   * so a number is refused, which would mean the index alone.
-   * @param {GenerateParameters & {seed: string | number | bigint}} parameters
+   * The way from one picture to another: an animation, a strip, or the frames one by one.
+   * @param {InterpolateParameters} [parameters]
+   * @param {CallOptions} [options]
+   */
+  async interpolate(parameters = {}, options = {}) {
+    return this.#pictures("interpolate", parameters, options);
+  }
+
+  /**
+   * The address of pictures, or of the way between two, for `<img>` and for others. With seeds, model and version it is
+   * permanent: the same bytes from every server of that model. An address is text, where a label is a class name before
+   * it is an index: so a number is refused, which would mean the index alone.
+   * @param {(GenerateParameters & {seed: Seed}) | (InterpolateParameters & {fromSeed: Seed, toSeed: Seed})} parameters
    * @returns {string}
    */
   link(parameters) {
-    if (parameters.seed === undefined) throw new TypeError("without a seed each visit would be another picture");
-    if (typeof parameters.label === "number") {
-      throw new TypeError(`in an address a label is a class name before it is an index: give it as "${parameters.label}"`);
+    const way = "fromSeed" in parameters;
+    for (const name of way ? ["fromSeed", "toSeed"] : ["seed"]) {
+      if (!(name in given(parameters))) throw new TypeError(`without ${name} each visit would be another picture`);
     }
-    return this.#address("generate", { format: "png", ...parameters });
+    for (const [name, value] of Object.entries(parameters)) {
+      if (typeof value === "number" && name.toLowerCase().endsWith("label")) {
+        throw new TypeError(`in an address a label is a class name before it is an index: give ${name} as "${value}"`);
+      }
+    }
+    return this.#address(way ? "interpolate" : "generate", { format: way ? "gif" : "png", ...parameters });
   }
 
   /**
@@ -327,8 +370,15 @@ export class LimnerClient {
  * @returns {Record<string, string | number>}
  */
 function written(parameters) {
-  const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== null);
-  return Object.fromEntries(given.map(([name, value]) => [snake(name), exact(name, value)]));
+  return Object.fromEntries(Object.entries(given(parameters)).map(([name, value]) => [snake(name), exact(name, value)]));
+}
+
+/**
+ * @param {Record<string, any>} parameters
+ * @returns {Record<string, any>}
+ */
+function given(parameters) {
+  return Object.fromEntries(Object.entries(parameters).filter(([, value]) => value !== undefined && value !== null));
 }
 
 /** @param {string} name */
@@ -377,6 +427,9 @@ function timing(header) {
   const stages = header.matchAll(/([\w-]+)[^,]*?;\s*dur=([\d.]+)/g);
   return Object.fromEntries(Array.from(stages, ([, stage, milliseconds]) => [stage, Number(milliseconds)]));
 }
+
+/** @param {string} header */
+const batch = (header) => Number(/\bbatch\s*;\s*desc="?(\d+)/.exec(header)?.[1]) || null;
 
 /**
  * Problem details where there are any; a proxy on the way may answer with anything.

@@ -39,7 +39,23 @@ test("a picture comes with its bytes, seed, class, model and times", async () =>
   assert.deepEqual([answer.seed, answer.label, answer.model, answer.version], ["7", 1, "digits", 1]);
   assert.deepEqual(Object.keys(answer.timing), ["queue", "compute", "encode"]);
   assert.ok(Object.values(answer.timing).every((milliseconds) => milliseconds >= 0));
+  assert.equal(answer.batch, 1);
   assert.match(answer.requestId, /./);
+});
+
+test("the way between two pictures begins and ends with them", async () => {
+  const ends = { model: "digits", fromSeed: 2n ** 60n, toSeed: "8", fromLabel: "2", toLabel: 2, frames: 4 };
+  const answer = await client.interpolate({ ...ends, format: "zip" });
+  assert.deepEqual([answer.seeds, answer.labels, answer.type], [[String(2n ** 60n), "8"], [1, 2], "application/zip"]);
+  const first = await client.generate({ model: "digits", seed: 2n ** 60n, label: "2" });
+  assert.ok(Buffer.from(answer.bytes).includes(first.bytes));
+  assert.throws(() => answer.link(), /give toLabel as "2"/);
+  const gif = await client.interpolate({ model: "digits", frames: 3, loop: true });
+  assert.equal(new URL(gif.link()).pathname, "/interpolate");
+  const again = await fetch(gif.link({ format: "gif" }));
+  assert.deepEqual(new Uint8Array(await again.arrayBuffer()), gif.bytes);
+  await assert.rejects(client.interpolate({ model: "digits", frames: 1 }), { status: 422, field: "frames" });
+  assert.throws(() => client.link({ fromSeed: 1 }), /without toSeed/);
 });
 
 test("a label that is a number is an index, one that is a string first a name", async () => {
