@@ -12,8 +12,6 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import FileResponse
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import errors, routes
@@ -21,13 +19,14 @@ from server.answering import HEADERS
 from server.express import Express
 from server.group import Group
 from server.observer import RequestObserver
+from server.pages import pages
 from server.repository import open_repository
 from server.routes import generate, health, interpolate, models
-from server.settings import JS_CLIENT, Settings
+from server.settings import Settings
 from server.shortcut import Shortcut
 from server.state import State
 from server.telemetry import Metrics, log
-from training.errors import ConfigError, LimnerError
+from training.errors import LimnerError
 
 VERSION = importlib.metadata.version("limner")
 
@@ -50,9 +49,7 @@ def create_app(settings: Settings, group: Group | None = None) -> Application:
 
     Raises LimnerError where a bundle cannot be served.
     """
-    page = settings.playground / "index.html"
-    if not page.is_file():
-        raise ConfigError(f"no playground in '{settings.playground}'", "Unset LIMNER_PLAYGROUND.")
+    static = pages(settings.playground)
     metrics = Metrics(group)
     state = State(settings, open_repository(settings, metrics.observe_batch), metrics)
     for versions in state.repository.versions().values():
@@ -86,13 +83,8 @@ def create_app(settings: Settings, group: Group | None = None) -> Application:
     app.state.limner = state
     app.add_exception_handler(LimnerError, errors.on_limner_error)
     app.add_exception_handler(HTTPException, errors.on_http_exception)
-    for module in (generate, interpolate, models, health):
-        app.router.routes.extend(module.router.routes)  # flat, unlike include_router: Allow is read from each route
-    app.mount("/playground", StaticFiles(directory=settings.playground))
-    app.add_api_route("/", lambda: FileResponse(page), methods=["GET"], include_in_schema=False)
-    app.add_api_route(
-        f"/js/{JS_CLIENT.name}", lambda: FileResponse(JS_CLIENT), methods=["GET"], include_in_schema=False
-    )
+    for router in (generate.router, interpolate.router, models.router, health.router, static):
+        app.router.routes.extend(router.routes)  # flat, unlike include_router: Allow is read from each route
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     observer = RequestObserver(Shortcut(app, generate.generate, generate.routes()), metrics, state.drain)
     return Application(app, state, _around(observer, settings), Express(state, observer))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 import numpy as np
@@ -18,6 +18,8 @@ import pytest
 from PIL import Image
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
     from training.config import Kind
     from training.data import Dataset
 
@@ -43,6 +45,48 @@ def program() -> Callable[..., Path]:
         return Path(path)
 
     return found
+
+
+@pytest.fixture(scope="module")
+def browser(program: Callable[..., Path]) -> "Iterator[Browser]":
+    """Debian's Chromium without a window. Not for the session: while it is open this thread has an event loop."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = program("chromium", "Debian's package chromium")
+    options = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=options)
+        yield browser
+        browser.close()
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A page in a browser; what it wrote to the console and threw, and what it asked for, so far."""
+
+    page: "Page"
+    complaints: list[str]
+    asked: list[str]
+
+
+@pytest.fixture
+def visit(browser: "Browser") -> Iterator[Callable[..., Visit]]:
+    """`visit(url, width=360, scheme="dark")` -> Visit, in a context of its own: no cookies, no cache of another."""
+    contexts = []
+
+    def visited(url: str, width: int = 1440, scheme: Literal["light", "dark"] = "light", **more: Any) -> Visit:
+        contexts.append(browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, **more))
+        visit = Visit(contexts[-1].new_page(), [], [])
+        visit.page.set_default_timeout(STOP_SECONDS * 1e3)
+        visit.page.on("console", lambda message: visit.complaints.append(message.text))
+        visit.page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+        visit.page.on("request", lambda request: visit.asked.append(request.url))
+        visit.page.goto(url)
+        return visit
+
+    yield visited
+    for context in contexts:
+        context.close()
 
 
 @pytest.fixture(scope="session")

@@ -76,6 +76,6 @@ def test_every_command_and_example_runs(tmp_path: Path, program: Callable[..., P
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", README):
+    for target in re.findall(r"\]\(([^)#]+)\)|src(?:set)?=\"([^\"]+)\"", README):
         place = target[0] or target[1]
         assert place.startswith("http") or (ROOT / place).exists(), place

@@ -49,6 +49,12 @@ def test_the_playground_is_the_page_of_the_checkout(http: httpx.Client) -> None:
     assert http.get("/").text == (Settings().playground / "index.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("path", ["/", "/playground/playground.js", "/playground/style.css", "/js/limner-client.js"])
+def test_a_browser_asks_for_each_part_of_the_playground_again(http: httpx.Client, path: str) -> None:
+    got = http.get(path)
+    assert (got.status_code, got.headers["Cache-Control"]) == (200, "no-cache")
+
+
 def test_the_schema_of_the_clients_is_the_servers(http: httpx.Client) -> None:
     served = json.dumps(http.get("/openapi.json").json(), indent=1) + "\n"
     if not SNAPSHOT.is_file() or SNAPSHOT.read_text() != served:

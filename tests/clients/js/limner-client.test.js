@@ -104,7 +104,7 @@ test("a link gives the same bytes to whoever opens it, and names what answered",
   assert.deepEqual(new Uint8Array(await response.arrayBuffer()), answer.bytes);
   assert.equal(new URL(answer.link({ scale: 4 })).searchParams.get("scale"), "4");
   assert.equal(new LimnerClient("http://a.example/limner?x=1").link({ seed: 1n }), "http://a.example/limner/generate?format=png&seed=1");
-  assert.throws(() => client.link({ seed: 1, label: 3 }), /give it as "3"/);
+  assert.throws(() => client.link({ seed: 1, label: 3 }), /give label as "3"/);
 });
 
 test("models and readiness are told", async () => {
