@@ -19,7 +19,7 @@ async function offerModels() {
   if (!answer) return false;
   for (const { name, versions } of answer.models) served.set(name, versions);
   page.empty.hidden = served.size > 0;
-  page.request.querySelector(".draw").disabled = served.size === 0;
+  page.request.hidden = served.size === 0;
   if (served.size === 0) return false;
   fields.model.replaceChildren(...[...served.keys()].map((name) => new Option(name)));
   fields.model.value = answer.default ?? answer.models[0].name;
@@ -94,8 +94,8 @@ async function draw(parameters, remember) {
 
 /** The first time, and where somebody goes back or changes the address. */
 async function begin() {
-  if (served.size === 0 && !(await offerModels())) return;
-  if (restore()) await draw(asked(), history.replaceState);
+  const able = (served.size > 0 || (await offerModels())) && restore();
+  if (able) await draw(asked(), history.replaceState);
   else page.pictures.replaceChildren();
 }
 

@@ -39,7 +39,9 @@ export function say(said, words, refused = false, field = "") {
   said.classList.toggle("refused", refused);
   if (said !== page.said) return;
   for (const control of page.request.elements) {
-    if (control.name) control.ariaInvalid = String(refused && control.name === field);
+    if (!control.name) continue;
+    control.ariaInvalid = String(refused && control.name === field);
+    control.setAttribute("aria-errormessage", "said");
   }
 }
 
