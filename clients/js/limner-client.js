@@ -1,4 +1,4 @@
-// Calls in, HTTP out: the address of a limner server in, pictures out. For browsers and Node from 18 on; needs nothing else.
+// The address of a limner server in, pictures out. For browsers and Node from 18 on; needs nothing else.
 
 /** @typedef {string | number | bigint} Seed */
 /** @typedef {"png" | "jpeg" | "webp" | "json" | "npy" | "zip"} Format */
@@ -6,7 +6,7 @@
 /**
  * @typedef {object} GenerateParameters
  * What is asked for; what is absent is the server's choice.
- * @property {string | number} [label] a class name (a string; one that names no class is an index), or a class index (a number)
+ * @property {string | number} [label] a class index (a number) or name (a string; one that names none is an index)
  * @property {number} [n] how many: image i is that of seed + i
  * @property {Seed} [seed] 0 to 2^63 - 1; over 2^53 - 1 not as a number, which would round it
  * @property {number} [truncation] over 0, at most 8 (in σ): less variety, more typical pictures
@@ -116,7 +116,10 @@ export class ApiError extends ClientError {
     /** @type {number} the HTTP status */
     this.status = response.status;
     /** @type {string} the last part of the problem's type, such as queue-full; empty if there is none */
-    this.code = String(problem.type ?? "").split(":").at(-1) ?? "";
+    this.code =
+      String(problem.type ?? "")
+        .split(":")
+        .at(-1) ?? "";
     /** @type {string} */
     this.title = problem.title ?? "";
     /** @type {string} */
@@ -153,7 +156,7 @@ export class Answer {
     this.seeds = (headers.get("X-Limner-Seed") ?? "").split(", ");
     /** @type {string} the first of them */
     this.seed = this.seeds[0] ?? "";
-    /** @type {number[]} index of the class, where one image of a model with classes was asked for; of both ends of a way */
+    /** @type {number[]} index of the class, where one image of a model with classes was asked for; of both ends */
     this.labels = labels === null ? [] : labels.split(", ").map(Number);
     /** @type {number | null} the first of them */
     this.label = this.labels[0] ?? null;
@@ -184,7 +187,8 @@ export class Answer {
    * @returns {Picture[]}
    */
   images() {
-    if (!this.type.startsWith("application/json")) throw new TypeError(`${this.type} has no images(): ask for format json`);
+    if (!this.type.startsWith("application/json"))
+      throw new TypeError(`${this.type} has no images(): ask for format json`);
     const { images } = JSON.parse(new TextDecoder().decode(this.bytes));
     return images.map((/** @type {Record<string, any>} */ image) => ({ ...image, png: decoded(image.png) }));
   }
@@ -370,7 +374,9 @@ export class LimnerClient {
  * @returns {Record<string, string | number>}
  */
 function written(parameters) {
-  return Object.fromEntries(Object.entries(given(parameters)).map(([name, value]) => [snake(name), exact(name, value)]));
+  return Object.fromEntries(
+    Object.entries(given(parameters)).map(([name, value]) => [snake(name), exact(name, value)]),
+  );
 }
 
 /**

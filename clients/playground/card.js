@@ -39,13 +39,19 @@ function sentence({ kind, source, class_names, height, width, channels }) {
   const colours = channels === 1 ? "grey" : "colour";
   const classes = class_names.length ? ` in ${class_names.length} classes` : "";
   const seen = source.images_seen.toLocaleString("en");
-  return `${KINDS[kind] ?? kind}, trained on ${source.data} (${seen} pictures seen). Draws ${width} × ${height} pixels, ${colours}${classes}.`;
+  const draws = `Draws ${width} × ${height} pixels, ${colours}${classes}.`;
+  return `${KINDS[kind] ?? kind}, trained on ${source.data} (${seen} pictures seen). ${draws}`;
 }
 
 function quality(found) {
   if (!found) return [element("p", "Nobody has judged its pictures.", { className: "hint" })];
   const table = document.createElement("table");
-  table.append(element("caption", `${found.protocol.samples.toLocaleString("en")} of its pictures, seen by a classifier trained on the same data`));
+  table.append(
+    element(
+      "caption",
+      `${found.protocol.samples.toLocaleString("en")} of its pictures, seen by a classifier trained on the same data`,
+    ),
+  );
   table.createTHead().append(row("th", "", "drawn", "real"));
   const body = table.createTBody();
   for (const [key, [title, written, tells]] of Object.entries(FIGURES)) {
@@ -62,7 +68,9 @@ function quality(found) {
 
 function row(kind, ...cells) {
   const line = document.createElement("tr");
-  line.append(...cells.map((cell) => element(cell === "" ? "td" : kind, cell, kind === "th" && cell ? { scope: "col" } : {})));
+  line.append(
+    ...cells.map((cell) => element(cell === "" ? "td" : kind, cell, kind === "th" && cell ? { scope: "col" } : {})),
+  );
   return line;
 }
 
@@ -73,7 +81,8 @@ function gates({ artifacts, artifact, engine, buckets }) {
     const item = element("li", "", { className: serves ? "serves" : "" });
     item.append(element("b", `${ENGINES[one.engine] ?? one.engine} ${one.precision}`), ` ${serves ? "serves" : ""}`);
     item.append(element("span", verdict(one)));
-    if (serves) item.append(element("span", `${artifact}, in batches of ${buckets.join(", ")}`, { className: "digest" }));
+    if (serves)
+      item.append(element("span", `${artifact}, in batches of ${buckets.join(", ")}`, { className: "digest" }));
     list.append(item);
   }
   return list;
@@ -84,7 +93,8 @@ function verdict({ gates, not_run, buckets }) {
   if (!gates) return "No gates are recorded.";
   if (gates.failed?.length) return `Forced past its gates: ${gates.failed.join(", ")}`;
   const { parity, drift } = gates;
-  const apart = `at most ${parity.most_levels} of 255 grey levels from ${parity.reference.split("-")[0]}'s over ${parity.pictures.toLocaleString("en")} pictures`;
+  const [whose, pictures] = [parity.reference.split("-")[0], parity.pictures.toLocaleString("en")];
+  const apart = `at most ${parity.most_levels} of 255 grey levels from ${whose}'s over ${pictures} pictures`;
   const batches = buckets?.length ? ", the same bits in every batch" : "";
   return `Passed: ${apart}${batches}${drift ? ", no drift that its judge can see" : ""}.`;
 }

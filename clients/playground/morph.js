@@ -48,9 +48,13 @@ export async function morph(one, other) {
   const { truncation } = one;
   ends = [one, { ...other, truncation }];
   page.morph.hidden = false;
-  part(".ends").textContent = `${title(one)} → ${title(other)}${truncation === null ? "" : `, at truncation ${truncation} σ`}`;
+  part(".ends").textContent =
+    `${title(one)} → ${title(other)}${truncation === null ? "" : `, at truncation ${truncation} σ`}`;
   part(".fades").hidden = one.class === other.class;
-  page.morph.scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth", block: "nearest" });
+  page.morph.scrollIntoView({
+    behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth",
+    block: "nearest",
+  });
   page.morph.focus({ preventScroll: true });
   await draw();
 }
@@ -69,7 +73,10 @@ async function draw() {
   if (!frames.reportValidity()) return;
   const asked = { ...between(...ends), frames: frames.value };
   page.morph.ariaBusy = "true";
-  const answer = await ask((server, options) => server.interpolate({ ...asked, format: "png" }, options), { said, signal });
+  const answer = await ask((server, options) => server.interpolate({ ...asked, format: "png" }, options), {
+    said,
+    signal,
+  });
   if (signal.aborted) return;
   page.morph.ariaBusy = "false";
   part(".stage").hidden = strip.hidden = !answer;

@@ -29,7 +29,10 @@ async function offerModels() {
 }
 
 function offerVersions() {
-  const versions = served.get(fields.model.value).map(({ version }) => version).reverse();
+  const versions = served
+    .get(fields.model.value)
+    .map(({ version }) => version)
+    .reverse();
   fields.version.replaceChildren(...versions.map((version) => new Option(version)));
   fields.version.parentElement.hidden = versions.length === 1;
   offerClasses();
@@ -61,7 +64,12 @@ function restore() {
     fields[name].value = value ?? (name === "n" ? "16" : "");
     if (fields[name].value !== (value ?? fields[name].value)) {
       if (fields[name].options) fields[name].selectedIndex = 0;
-      say(said, `This page's address asks for ${NAMES_SHOWN[name] ?? name} “${value}”, which there is not.`, true, name);
+      say(
+        said,
+        `This page's address asks for ${NAMES_SHOWN[name] ?? name} “${value}”, which there is not.`,
+        true,
+        name,
+      );
       return false;
     }
     if (name === "model") offerVersions();
@@ -70,24 +78,38 @@ function restore() {
   return true;
 }
 
-/** Ask for pictures, and hang them. What was asked before and has not come is called off. A refusal leaves the wall as it is. */
+/** Ask for pictures, and hang them. What has not come yet is called off. A refusal leaves the wall as it is. */
 async function draw(parameters, remember) {
   calls.abort();
   calls = new AbortController();
   const { signal } = calls;
   if (!page.pictures.querySelector("button")) prepare(Number(parameters.n) || 1);
   page.pictures.ariaBusy = "true";
-  const answer = await ask((server, options) => server.generate({ ...parameters, format: "json" }, options), { said, signal });
+  const answer = await ask((server, options) => server.generate({ ...parameters, format: "json" }, options), {
+    said,
+    signal,
+  });
   if (signal.aborted) return;
   page.pictures.ariaBusy = "false";
   if (!answer) return void page.pictures.querySelector(".bare")?.parentElement.replaceChildren();
   const { height, width } = model(answer.model, answer.version);
-  const shared = { model: answer.model, version: answer.version, truncation: parameters.truncation ?? null, height, width };
+  const shared = {
+    model: answer.model,
+    version: answer.version,
+    truncation: parameters.truncation ?? null,
+    height,
+    width,
+  };
   const pictures = answer.images().map((image) => ({ ...image, ...shared }));
   forget(shared);
   show(pictures, (picture) => found(picture) || view(picture, pictures));
   const exact = { ...parameters, model: answer.model, version: String(answer.version), seed: answer.seed };
-  remember.call(history, null, "", `#${new URLSearchParams(NAMES.filter((name) => name in exact).map((name) => [name, exact[name]]))}`);
+  remember.call(
+    history,
+    null,
+    "",
+    `#${new URLSearchParams(NAMES.filter((name) => name in exact).map((name) => [name, exact[name]]))}`,
+  );
   tell(answer);
   offer(exact, { height, width });
 }

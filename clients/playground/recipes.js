@@ -17,10 +17,11 @@ with Client(${JSON.stringify(server)}) as client:
 import { LimnerClient } from "limner-client";
 
 const client = new LimnerClient(${JSON.stringify(server)});
-const answer = await client.generate({ ${listed(asked, (key, value) => `${key}: ${key === "seed" ? `"${value}"` : value}`)} });
+const answer = await client.generate({ ${listed(asked, (key, value) => `${key}: ${exact(key, value)}`)} });
 await writeFile("${name}", answer.bytes);`,
 };
 
+const exact = (key, value) => (key === "seed" ? `"${value}"` : value); // 2^63 does not fit a number
 const TEXT = ["label", "model", "format"];
 
 function listed(asked, written) {

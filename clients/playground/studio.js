@@ -7,7 +7,9 @@ const PATIENCE = 6; // times that a busy server is asked again
 
 export const client = new LimnerClient(new URL(".", document.baseURI));
 export const served = new Map(); // name of a model -> its versions, oldest first
-export const page = Object.fromEntries(Array.from(document.querySelectorAll("[id]"), (element) => [element.id, element]));
+export const page = Object.fromEntries(
+  Array.from(document.querySelectorAll("[id]"), (element) => [element.id, element]),
+);
 
 /**
  * The answer to a question, or null: then `said` says why, unless it was called off. While the server is busy, `said`
@@ -82,7 +84,11 @@ export async function copy(element, button) {
 }
 
 /** digits, 3, 7 -> digits-3-7: what any file system takes. */
-export const named = (...parts) => parts.filter((part) => part !== null && part !== "").join("-").replace(/[^\p{L}\p{N}._-]+/gu, "_");
+export const named = (...parts) =>
+  parts
+    .filter((part) => part !== null && part !== "")
+    .join("-")
+    .replace(/[^\p{L}\p{N}._-]+/gu, "_");
 
 export function element(name, text = "", properties = {}) {
   return Object.assign(document.createElement(name), { textContent: text }, properties);

@@ -11,7 +11,9 @@ const NOT_SCALED = "npy";
 const part = (selector) => page.take.querySelector(selector);
 const [format, scale, said] = [part("[name=format]"), part("[name=scale]"), part(".said")];
 format.replaceChildren(...Object.entries(FORMATS).map(([value, text]) => new Option(text, value)));
-scale.replaceChildren(...SCALES.map((factor) => new Option(factor === 1 ? "as drawn" : `${factor} ×`, factor, factor === 4, factor === 4)));
+scale.replaceChildren(
+  ...SCALES.map((factor) => new Option(factor === 1 ? "as drawn" : `${factor} ×`, factor, factor === 4, factor === 4)),
+);
 
 let wall = null; // { asked, height, width }
 

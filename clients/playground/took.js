@@ -18,4 +18,5 @@ export function tell({ timing, batch, elapsed }) {
   page.took.hidden = false;
 }
 
-const shown = (milliseconds) => (milliseconds < 10 ? milliseconds.toFixed(1) : Math.round(milliseconds).toLocaleString("en"));
+const shown = (milliseconds) =>
+  milliseconds < 10 ? milliseconds.toFixed(1) : Math.round(milliseconds).toLocaleString("en");

@@ -43,7 +43,13 @@ export function view(picture, wall = []) {
 function facts({ seed, model, version, truncation, height, width }) {
   const { artifact } = served.get(model).find((one) => one.version === version);
   const calm = truncation === null ? [] : [["Truncation", `${truncation} σ`]];
-  return [["Seed", seed], ...calm, ["Model", `${model}, version ${version}`], ["Size", `${width} × ${height}`], ["Made by", artifact]];
+  return [
+    ["Seed", seed],
+    ...calm,
+    ["Model", `${model}, version ${version}`],
+    ["Size", `${width} × ${height}`],
+    ["Made by", artifact],
+  ];
 }
 
 /** A picture as /generate is asked for it. */
@@ -55,12 +61,22 @@ function showKin(picture) {
   calls.abort();
   calls = new AbortController();
   const names = served.get(picture.model).find(({ version }) => version === picture.version).class_names;
-  const calmer = TRUNCATIONS.map((truncation) => ({ ...picture, truncation: truncation === null ? null : String(truncation) }));
+  const calmer = TRUNCATIONS.map((truncation) => ({
+    ...picture,
+    truncation: truncation === null ? null : String(truncation),
+  }));
   fill(part(".calmer"), calmer, (one) => (one.truncation === null ? "full" : `${one.truncation} σ`), "");
   part(".others").hidden = part(".classes").hidden = names.length < 2;
   part(".others span").textContent = names.length > MOST_CLASSES ? `: ${MOST_CLASSES} of ${names.length}` : "";
-  fill(part(".classes"), names.slice(0, MOST_CLASSES).map((name) => ({ ...picture, class: name })), () => "");
-  const strangers = Array.from({ length: STRANGERS }, (_, place) => ({ ...picture, seed: String((BigInt(picture.seed) + BigInt(place + 1)) % SEEDS) }));
+  fill(
+    part(".classes"),
+    names.slice(0, MOST_CLASSES).map((name) => ({ ...picture, class: name })),
+    () => "",
+  );
+  const strangers = Array.from({ length: STRANGERS }, (_, place) => ({
+    ...picture,
+    seed: String((BigInt(picture.seed) + BigInt(place + 1)) % SEEDS),
+  }));
   rehang(part(".ways"), ...strangers.map((stranger) => way(picture, stranger)));
 }
 
@@ -72,14 +88,19 @@ function fill(list, pictures, caption, title) {
     ...pictures.map((picture) => {
       const item = element("li", "", { className: "bare" });
       item.append(element("span", "", { className: "frame" }));
-      ask((server, options) => server.generate({ ...asking(picture), format: "png" }, options), { said, signal }).then((answer) => {
-        if (!answer) return;
-        const found = { ...picture, label: answer.label, png: answer.bytes };
-        const hung = portrait({ ...found, class: title ?? found.class }, { caption: caption(found), chosen: () => view(found, shown.wall) });
-        const same = found.truncation === shown.picture.truncation && found.class === shown.picture.class;
-        if (same) hung.querySelector("button").ariaCurrent = "true";
-        item.replaceWith(hung);
-      });
+      ask((server, options) => server.generate({ ...asking(picture), format: "png" }, options), { said, signal }).then(
+        (answer) => {
+          if (!answer) return;
+          const found = { ...picture, label: answer.label, png: answer.bytes };
+          const hung = portrait(
+            { ...found, class: title ?? found.class },
+            { caption: caption(found), chosen: () => view(found, shown.wall) },
+          );
+          const same = found.truncation === shown.picture.truncation && found.class === shown.picture.class;
+          if (same) hung.querySelector("button").ariaCurrent = "true";
+          item.replaceWith(hung);
+        },
+      );
       return item;
     }),
   );

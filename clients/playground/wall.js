@@ -52,7 +52,14 @@ page.pictures.addEventListener("keydown", (event) => {
   const buttons = [...page.pictures.querySelectorAll("button")];
   const place = buttons.indexOf(document.activeElement);
   const across = getComputedStyle(page.pictures).gridTemplateColumns.split(" ").length;
-  const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across, ArrowDown: across, Home: -place, End: buttons.length - 1 - place };
+  const steps = {
+    ArrowLeft: -1,
+    ArrowRight: 1,
+    ArrowUp: -across,
+    ArrowDown: across,
+    Home: -place,
+    End: buttons.length - 1 - place,
+  };
   const target = buttons[place + steps[event.key]];
   if (place < 0 || !target) return;
   event.preventDefault();

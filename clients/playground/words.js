@@ -26,7 +26,8 @@ export function inWords(error) {
   if (status === 504) return "It took too long, and the server gave up. Ask for fewer pictures, or later.";
   if (field && error.allowed) return refused(field, error);
   if (status === 404) return "The server does not have that. It may serve other models now: load the page again.";
-  if (status >= 500) return `Something broke in the server. Its log says what, under request ${error.requestId ?? "?"}.`;
+  if (status >= 500)
+    return `Something broke in the server. Its log says what, under request ${error.requestId ?? "?"}.`;
   return `The server did not understand the page. ${sentence(error.detail)}`;
 }
 

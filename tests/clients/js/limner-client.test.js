@@ -27,8 +27,12 @@ async function standIn(...answers) {
   return { url: `http://127.0.0.1:${server.address().port}`, asked };
 }
 
-const picture = (response) => response.setHeader("X-Limner-Model", "digits@1").setHeader("X-Limner-Seed", "7").end("picture");
-const refusal = (status, headers = {}, body = "") => (response) => response.writeHead(status, headers).end(body);
+const picture = (response) =>
+  response.setHeader("X-Limner-Model", "digits@1").setHeader("X-Limner-Seed", "7").end("picture");
+const refusal =
+  (status, headers = {}, body = "") =>
+  (response) =>
+    response.writeHead(status, headers).end(body);
 
 test("a picture comes with its bytes, seed, class, model and times", async () => {
   const answer = await client.generate({ model: "digits", label: "2", seed: 7 });
@@ -72,9 +76,18 @@ test("the largest seed arrives exactly, as a string and as a BigInt", async () =
 });
 
 test("json holds pictures that are those of their seeds alone", async () => {
-  const answer = await client.generate({ model: "digits", n: 3, seed: "9223372036854775807", format: "json", scale: 2 });
+  const answer = await client.generate({
+    model: "digits",
+    n: 3,
+    seed: "9223372036854775807",
+    format: "json",
+    scale: 2,
+  });
   const images = answer.images();
-  assert.deepEqual(images.map(({ seed }) => seed), ["9223372036854775807", "0", "1"]);
+  assert.deepEqual(
+    images.map(({ seed }) => seed),
+    ["9223372036854775807", "0", "1"],
+  );
   assert.equal(answer.label, null);
   for (const image of images) {
     assert.equal(["0", "2", "1"][image.label], image.class);
@@ -103,7 +116,10 @@ test("a link gives the same bytes to whoever opens it, and names what answered",
   assert.match(response.headers.get("Cache-Control"), /immutable/);
   assert.deepEqual(new Uint8Array(await response.arrayBuffer()), answer.bytes);
   assert.equal(new URL(answer.link({ scale: 4 })).searchParams.get("scale"), "4");
-  assert.equal(new LimnerClient("http://a.example/limner?x=1").link({ seed: 1n }), "http://a.example/limner/generate?format=png&seed=1");
+  assert.equal(
+    new LimnerClient("http://a.example/limner?x=1").link({ seed: 1n }),
+    "http://a.example/limner/generate?format=png&seed=1",
+  );
   assert.throws(() => client.link({ seed: 1, label: 3 }), /give label as "3"/);
 });
 
@@ -117,7 +133,10 @@ test("models and readiness are told", async () => {
 test("a refusal carries the server's problem details", async () => {
   await assert.rejects(client.generate({ model: "digits", label: "nine" }), (error) => {
     assert.ok(error instanceof ApiError && error instanceof ClientError);
-    assert.deepEqual([error.name, error.status, error.code, error.field, error.value], ["ApiError", 422, "invalid-parameter", "label", "nine"]);
+    assert.deepEqual(
+      [error.name, error.status, error.code, error.field, error.value],
+      ["ApiError", 422, "invalid-parameter", "label", "nine"],
+    );
     assert.match(error.allowed, /0/);
     assert.equal(error.message, error.detail);
     return /./.test(error.requestId);
@@ -128,7 +147,10 @@ test("a refusal carries the server's problem details", async () => {
 
 test("where nobody answers that is said, and the server is not ready", async () => {
   const nobody = new LimnerClient("http://127.0.0.1:9", { retries: 0 });
-  await assert.rejects(nobody.generate(), (error) => error instanceof ConnectionFailed && /127\.0\.0\.1:9/.test(error.message));
+  await assert.rejects(
+    nobody.generate(),
+    (error) => error instanceof ConnectionFailed && /127\.0\.0\.1:9/.test(error.message),
+  );
   assert.equal(await nobody.ready(), false);
   const { url: draining } = await standIn(refusal(503));
   assert.equal(await new LimnerClient(draining).ready(), false);
@@ -142,7 +164,13 @@ test("an overloaded server is asked again, not before its Retry-After", async ()
   assert.equal(new TextDecoder().decode(answer.bytes), "picture");
   assert.equal(asked.length, 3);
   assert.ok(asked[1].at - asked[0].at >= 990);
-  assert.deepEqual(told.map(({ attempt, error }) => [attempt, error.status, error.code]), [[1, 429, "queue-full"], [2, 503, ""]]);
+  assert.deepEqual(
+    told.map(({ attempt, error }) => [attempt, error.status, error.code]),
+    [
+      [1, 429, "queue-full"],
+      [2, 503, ""],
+    ],
+  );
   assert.ok(told[0].seconds >= 1 && told[0].seconds <= 1.1 && told[1].seconds > 0);
 });
 
@@ -171,7 +199,8 @@ test("a body that is shorter than its head says is an error, and is asked for ag
   const { url: there } = await standIn(short, picture);
   await assert.rejects(new LimnerClient(there, { retries: 0 }).generate(), /broke off/);
   assert.equal((await new LimnerClient(there).generate()).seed, "7");
-  const cut = async () => new Response("only this", { headers: { "Content-Length": "100", "X-Limner-Model": "digits@1" } });
+  const cut = async () =>
+    new Response("only this", { headers: { "Content-Length": "100", "X-Limner-Model": "digits@1" } });
   await assert.rejects(new LimnerClient(url, { retries: 0, fetch: cut }).generate(), /after 9 of 100 bytes/);
 });
 
@@ -193,6 +222,8 @@ test("an abort ends a call at once: before it, during it, while it waits; of the
   const busy = await standIn(refusal(429, { "Retry-After": "50" }));
   const waiting = new AbortController();
   const onRetry = () => setTimeout(() => waiting.abort(), 10);
-  await assert.rejects(new LimnerClient(busy.url).generate({}, { signal: waiting.signal, onRetry }), { name: "AbortError" });
+  await assert.rejects(new LimnerClient(busy.url).generate({}, { signal: waiting.signal, onRetry }), {
+    name: "AbortError",
+  });
   assert.equal(busy.asked.length, 1);
 });

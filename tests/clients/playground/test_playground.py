@@ -366,6 +366,10 @@ def test_the_code_gives_the_same_file_in_every_language(
         assert file.read_bytes() == expected
         file.unlink()
         page.wait_for_selector("#take .copy:enabled")
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")  # as over plain HTTP
+    page.evaluate("addEventListener('copy', () => (window.copied = String(getSelection())))")
+    page.click("#take .copy")
+    until(page, lambda: page.evaluate("window.copied") == code)
 
 
 def test_what_it_took_and_what_is_known_of_the_model_are_told(visit: Visits, gallery: Gallery) -> None:
