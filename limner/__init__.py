@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from limner import compare, demo, doctor, evaluate, export, inspect, serve, train
+from limner import compare, demo, doctor, evaluate, export, generate, inspect, serve, train
 from limner.console import complain, say
 from training.errors import LimnerError
 
@@ -62,7 +62,7 @@ for command in (
     inspect.inspect,
     compare.compare,
     serve.serve,
-    serve.generate,
+    generate.generate,
     demo.demo,
     doctor.doctor,
 ):

@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 
 from limner.console import say
 from limner.export import export_bundle, print_bundle
-from limner.serve import address_of, asking, run_server
+from limner.generate import address_of, asking
+from limner.serve import run_server
 from limner.train import train_run
 from training.precedence import resolve
 
@@ -73,9 +74,6 @@ def _open_browser(url: str) -> None:
 
 def _draw_demo(url: str, bundle: "Bundle", path: Path) -> None:
     """Ask the server for a row of each class, as an application would, and draw them with their labels."""
-    import io
-
-    import numpy as np
     from limner_client import Client
 
     from training.pictures import labelled_rows
@@ -83,7 +81,6 @@ def _draw_demo(url: str, bundle: "Bundle", path: Path) -> None:
     rows = []
     with asking(), Client(url) as client:
         for label, class_name in enumerate(bundle.manifest.class_names):
-            answer = client.generate(label=label, n=COLUMNS, seed=SEED, format="npy")
-            rows.append((class_name, np.load(io.BytesIO(answer.content), allow_pickle=False)))
+            rows.append((class_name, client.generate(label, COLUMNS, seed=SEED, format="npy").array()))
     labelled_rows(rows, SCALE).save(path)
     say(f"{path}: {len(rows)} classes, {COLUMNS} pictures each, from {url}")

@@ -1,20 +1,16 @@
-"""Bundles in, a listening server out; a server in, a file of its pictures out: `limner serve`, `limner generate`."""
+"""Bundles in, a listening server out: `limner serve`."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from limner.console import needs, out, say
-from training.errors import ConfigError, LimnerError
+from limner.console import needs, out
 from training.precedence import resolve
 
 if TYPE_CHECKING:
     from server.settings import Settings
-
-ENDINGS = ".png, .jpg, .webp, .json, .npy or .zip"
 
 
 def serve(
@@ -73,55 +69,3 @@ def run_server(settings: "Settings", tries: int = 1, welcome: Callable[[str], No
     application = create_app(settings)
     ready()
     serve(application, settings, listener)
-
-
-def generate(
-    output: Annotated[Path, typer.Option("--output", "-o", help=f"File to write: {ENDINGS}.")],
-    label: Annotated[str | None, typer.Option(help="Class name or index.", show_default="from the seed")] = None,
-    n: Annotated[int, typer.Option("-n", help="How many images.")] = 1,
-    seed: Annotated[int | None, typer.Option(help="Seed of the first.", show_default="drawn")] = None,
-    truncation: Annotated[float | None, typer.Option(help="Latents within so many σ.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model name.")] = None,
-    version: Annotated[int | None, typer.Option(help="Model version.", show_default="the highest")] = None,
-    url: Annotated[str, typer.Option(envvar="LIMNER_URL", help="A running server.")] = "http://127.0.0.1:8000",
-    models: Annotated[Path | None, typer.Option(help="No server: this folder of bundles, in this process.")] = None,
-) -> None:
-    """Ask a server, or a bundle in this process, for images."""
-    from limner_client import Client
-    from limner_client.client import Format
-
-    ending = output.suffix.removeprefix(".").lower()
-    format = "jpeg" if ending == "jpg" else ending
-    if format not in get_args(Format):
-        raise ConfigError(f"cannot write '{output}'", f"Name a file that ends in {ENDINGS}.")
-    asked = {"label": label, "n": n, "seed": seed, "truncation": truncation, "model": model, "version": version}
-    with address_of(url, models) as place, asking(), Client(place) as client:
-        answer = client.generate(**asked, format=format)  # type: ignore[arg-type]
-    answer.save(output)
-    say(f"{output}: {n} of {answer.model}, seed {answer.seed}")
-
-
-@contextmanager
-def address_of(url: str, models: Path | None) -> Iterator[str]:
-    """`url`, or without a server that of one in this process, which serves `models` until the block ends."""
-    if models is None:
-        yield url
-        return
-    with needs("serve"):
-        from server.process import in_background
-        from server.settings import Settings
-    with in_background(resolve(Settings, {"models": models}, "LIMNER_")) as place:
-        yield place
-
-
-@contextmanager
-def asking() -> Iterator[None]:
-    """What a client raises, as limner's one line; only where nobody answers is starting a server the mend."""
-    from limner_client import ClientError, ConnectionFailed
-
-    try:
-        yield
-    except ConnectionFailed as error:
-        raise LimnerError(str(error), "Start one with limner serve, or use --models.") from error
-    except ClientError as error:
-        raise LimnerError(str(error).rstrip(".")) from error

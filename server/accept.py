@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
-from server.errors import NotAcceptable
+from server.errors import NotAcceptable, shorten
 
 _WEIGHT = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 
@@ -43,7 +43,7 @@ class Offer:
         if not accept or not accept.strip():
             return self.default
         named = {media_type: (name,) for name, media_type in self.types.items()}
-        ranges = sorted(_ranges(accept), key=lambda pair: -pair[1])
+        ranges = sorted(weighted(accept), key=lambda pair: -pair[1])
         refused = self._refused(ranges)
         for choices in (named, self.wildcards):
             for media_type, q in ranges:
@@ -51,7 +51,8 @@ class Offer:
                 if left and q > 0:
                     return self._of_pictures(left[0], q, ranges, refused)
         supported = ", ".join(named)
-        raise NotAcceptable(f"Accept names none of {supported}", "Name one of them, or */*.", allowed=supported)
+        said = f"Accept names none of {supported}"
+        raise NotAcceptable(said, "Name one of them, or */*.", field="Accept", value=shorten(accept), allowed=supported)
 
     def _refused(self, ranges: list[tuple[str, float]]) -> set[str]:
         """Formats of q = 0. What names a format counts before a wildcard, and image/* before */*."""
@@ -71,7 +72,7 @@ class Offer:
         return self.default if any(name in as_welcome and other >= q for name, other in ranges) else found
 
 
-def _ranges(accept: str) -> list[tuple[str, float]]:
+def weighted(accept: str) -> list[tuple[str, float]]:
     """`image/png;q=0.5, */*` -> [("image/png", 0.5), ("*/*", 1.0)], without those whose q is no number."""
     ranges = []
     for part in accept.split(","):

@@ -62,9 +62,7 @@ class Order:
         return None
 
     async def left(self) -> None:
-        """Return once the client is gone. Its body has been read: nothing else comes."""
-        while (await self.request.receive())["type"] != "http.disconnect":
-            pass
+        await left(self.request)
 
     async def written(self, work: Callable[[], bytes], pixels: int, slow: bool = False) -> tuple[bytes, float]:
         """So many pixels as bytes, in a format that is `slow` or is not, and the seconds that took."""
@@ -72,7 +70,7 @@ class Order:
         inline = pixels * (SLOW if slow else 1) <= INLINE_PIXELS
         body = work() if inline else await anyio.to_thread.run_sync(work)
         seconds = time.perf_counter() - began
-        self.state.metrics.encode.labels(self.model.title).observe(seconds)
+        self.state.metrics.encoded(self.model.title, seconds)
         return body, seconds
 
     def begins(self) -> None:
@@ -81,16 +79,22 @@ class Order:
             self.state.metrics.late.labels(self.model.title).inc()
 
 
+async def left(request: Request) -> None:
+    """Return once the client is gone. Its body has been read: nothing else comes."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 def timing(made: Generated, encode: float | None = None) -> str:
     """As Server-Timing says it, in milliseconds: queue, compute, encode; and the images of its batch."""
-    encoded = "" if encode is None else f"encode;dur={encode * 1e3:.3f}, "
-    queue, compute = made.queue_seconds * 1e3, made.compute_seconds * 1e3
-    return f"queue;dur={queue:.3f}, compute;dur={compute:.3f}, {encoded}batch;desc={made.batch}"
+    written = "" if encode is None else "encode;dur=%.3f, " % (encode * 1e3)
+    inside = (made.queue_seconds * 1e3, made.compute_seconds * 1e3, written, made.batch)
+    return "queue;dur=%.3f, compute;dur=%.3f, %sbatch;desc=%d" % inside  # noqa: UP031 (quicker)
 
 
 def drawn_seed() -> int:
     """For a request that names none."""
-    return _drawn.randrange(DRAWN_SEEDS)
+    return _drawn.getrandbits(DRAWN_SEEDS.bit_length() - 1)
 
 
 def patience(timeout_ms: int | None, most: float) -> float:

@@ -9,19 +9,20 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server import errors, routes
+from server import errors, routes, tensors
 from server.answering import HEADERS
 from server.express import Express
 from server.group import Group
 from server.observer import RequestObserver
 from server.pages import pages
 from server.repository import open_repository
-from server.routes import generate, health, interpolate, models
+from server.routes import generate, health, interpolate, models, oip_paths
 from server.settings import Settings
 from server.shortcut import Shortcut
 from server.state import State
@@ -51,7 +52,7 @@ def create_app(settings: Settings, group: Group | None = None) -> Application:
     """
     static = pages(settings.playground)
     metrics = Metrics(group)
-    state = State(settings, open_repository(settings, metrics.observe_batch), metrics)
+    state = State(settings, open_repository(settings, metrics.observe_batch, group), metrics)
     for versions in state.repository.versions().values():
         for model in versions:
             metrics.add_model(
@@ -83,11 +84,28 @@ def create_app(settings: Settings, group: Group | None = None) -> Application:
     app.state.limner = state
     app.add_exception_handler(LimnerError, errors.on_limner_error)
     app.add_exception_handler(HTTPException, errors.on_http_exception)
-    for router in (generate.router, interpolate.router, models.router, health.router, static):
+    for router in (generate.router, interpolate.router, models.router, health.router, oip_paths.router, static):
         app.router.routes.extend(router.routes)  # flat, unlike include_router: Allow is read from each route
+    _answer_head(app)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     observer = RequestObserver(Shortcut(app, generate.generate, generate.routes()), metrics, state.drain)
     return Application(app, state, _around(observer, settings), Express(state, observer))
+
+
+def _answer_head(app: FastAPI) -> None:
+    """Where GET is answered (RFC 9110, section 9.3.2), which FastAPI leaves to its user; uvicorn sends no body."""
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    heads = {route.path for route in routes if "HEAD" in (route.methods or ())}
+    for route in routes:
+        if "GET" in (route.methods or ()) and route.path not in heads:
+            app.add_api_route(
+                route.path,
+                route.endpoint,
+                methods=["HEAD"],
+                include_in_schema=False,
+                response_model=route.response_model,
+                response_model_exclude_none=route.response_model_exclude_none,
+            )
 
 
 def _around(observed: ASGIApp, settings: Settings) -> ASGIApp:
@@ -98,14 +116,14 @@ def _around(observed: ASGIApp, settings: Settings) -> ASGIApp:
         allow_origins=settings.cors_origins,
         allow_methods=["GET", "HEAD", "POST"],
         allow_headers=["*"],
-        expose_headers=[*HEADERS, "Retry-After"],
+        expose_headers=[*HEADERS, tensors.HEADER, "Retry-After"],
     )
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's schema and the two components that raw routes refer to."""
+    """FastAPI's schema and the components that raw routes refer to."""
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-        schema["components"]["schemas"] |= routes.COMPONENTS
+        schema["components"]["schemas"] |= routes.COMPONENTS | oip_paths.COMPONENTS
         app.openapi_schema = schema
     return app.openapi_schema

@@ -1,6 +1,7 @@
 """A failure in, its HTTP answer out: the request's faults and the server's states, and the one place that renders them.
 
 RequestError
+├── Malformed 400           this is no request of HTTP
 ├── Unparsable 400          the body is no JSON object
 ├── NotFound 404            no such model, version or route
 ├── MethodNotAllowed 405    with the methods of that path in Allow
@@ -8,6 +9,7 @@ RequestError
 ├── TooLarge 413            the body is over the limit
 ├── UnsupportedType 415     the body is of another type
 ├── InvalidParameter 422    a value is out of range, or a name is unknown or given twice
+├── HeadTooLarge 431        URL and headers are over the limit
 ├── Overloaded 429          the queue is full; Retry-After says when to come back
 │   └── Hopeless 429        what waits would take longer than the request has
 ├── NotReady 503            draining
@@ -41,6 +43,10 @@ class RequestError(LimnerError):
         self.headers = {} if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))}
 
 
+class Malformed(RequestError):
+    status, code, title = 400, "malformed-request", "The request cannot be read"
+
+
 class Unparsable(RequestError):
     status, code, title = 400, "unparsable-body", "The body cannot be parsed"
 
@@ -72,6 +78,10 @@ class InvalidParameter(RequestError):
         shown = shorten(value)
         detail = what or f"{field}={shown} is not allowed"
         super().__init__(detail, f"Allowed: {allowed}.", field=field, value=shown, allowed=allowed)
+
+
+class HeadTooLarge(RequestError):
+    status, code, title = 431, "head-too-large", "The URL and headers are too large"
 
 
 class Overloaded(RequestError):
@@ -111,9 +121,17 @@ def problem(error: LimnerError) -> Response:
     return Response(body, error.status, {**headers, "Cache-Control": "no-store"}, media_type=PROBLEM)
 
 
-FORMS: dict[
-    str, Callable[[LimnerError], Response]
-] = {}  # of protocols that are not limner's own, by their first folder
+def inference_error(error: LimnerError) -> Response:
+    """{"error": text}, as the Open Inference Protocol has it: there, 400 is every fault of the request's contents."""
+    body = json.dumps({"error": str(error)}).encode()
+    headers = error.headers if isinstance(error, RequestError) else {}
+    status = 400 if error.status == InvalidParameter.status else error.status
+    return Response(body, status, {**headers, "Cache-Control": "no-store"}, media_type="application/json")
+
+
+FORMS: dict[str, Callable[[LimnerError], Response]] = {  # of protocols that are not limner's own, by their first folder
+    "v2": inference_error
+}
 
 
 def answer(path: str, error: LimnerError) -> Response:
@@ -124,19 +142,23 @@ def answer(path: str, error: LimnerError) -> Response:
 async def on_limner_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, LimnerError)
     request.state.failure = error
-    return answer(request.url.path, error)
+    return answer(request.scope["path"], error)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """Starlette's own refusals (no such route, wrong method) in the same form."""
     assert isinstance(error, HTTPException)
+    path, method = request.scope["path"], request.method
+    shown = shorten(path)
     if error.status_code == 404:
-        return answer(request.url.path, NotFound(f"there is no {request.url.path}", "See /docs."))
+        return answer(path, NotFound(f"there is no {shown}", "See /docs."))
     if error.status_code == 405:
-        refused = MethodNotAllowed(f"{request.method} {request.url.path} is not possible", "See /docs.")
-        refused.headers = {"Allow": ", ".join(sorted(_methods(request)))}
-        return answer(request.url.path, refused)
-    return answer(request.url.path, RequestError(f"{request.method} {request.url.path}: {error.detail}", "See /docs."))
+        allowed = ", ".join(sorted(_methods(request)))
+        said = f"{method} {shown} is not possible"
+        refused = MethodNotAllowed(said, f"Allowed: {allowed}.", field="method", value=method, allowed=allowed)
+        refused.headers = {"Allow": allowed}
+        return answer(path, refused)
+    return answer(path, RequestError(f"{method} {shown}: {error.detail}", "See /docs."))
 
 
 def _methods(request: Request) -> set[str]:

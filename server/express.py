@@ -6,7 +6,7 @@ both say the same, byte for byte. What is saved is a task, an ASGI cycle and hal
 
 import asyncio
 import time
-from collections import deque
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar, Protocol
@@ -26,20 +26,21 @@ from server.state import State
 from training.errors import LimnerError
 from training.latents import Asked
 
-PATH, QUESTION = b"/generate", b"/generate?"
+PATH = generate.PATH.encode()
+QUESTION = PATH + b"?"
 EXPECTED = {  # what a header has to say, where it may be there at all
     b"content-length": b"0",
     b"connection": b"keep-alive",
     **dict.fromkeys((b"transfer-encoding", b"if-none-match", b"origin", b"expect", b"upgrade")),
 }
-LONGEST = 256  # bytes of a URL that is remembered
+LONGEST = 256  # bytes of a URL or an Accept that is remembered
 REMEMBERED = 1024  # of them
 
 
 class Line(Protocol):
     """A connection that waits for one answer."""
 
-    def answer(self, code: int, data: bytes) -> None: ...
+    def answer(self, code: int, data: bytes, keep_alive: bool) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class Express:
         self._state, self._observer = state, observer
         self._seconds = state.settings.timeout_seconds
         self._plan = lru_cache(REMEMBERED)(self._planned)
-        self._waiting: deque[Ride] = deque()  # as their deadlines come
+        self._waiting: OrderedDict[Ride, None] = OrderedDict()  # as their deadlines come
+        self._varies = b"vary: Origin\r\n" if state.settings.cors_origins else b""  # as the layers of CORS say
         self._timer: asyncio.TimerHandle | None = None
 
     def take(self, line: Line, method: bytes, url: bytes, headers: list[tuple[bytes, bytes]]) -> Ride | None:
@@ -105,18 +107,20 @@ class Express:
             return None
         if method not in (b"POST", b"GET") or self._state.drain.started or len(url) > LONGEST or b"#" in url:
             return None
-        accept = named = b""
+        accept = named = None
         for name, value in headers:
             name = name.lower()
             expected = EXPECTED.get(name, value)
             if expected is not value and value.lower() != expected:
                 return None
             if name == b"accept":
-                accept = accept + b"," + value if accept else value
-            elif name == b"x-request-id" and not named:
+                accept = value if accept is None else accept + b"," + value
+            elif name == b"x-request-id" and named is None:
                 named = value
-        plan = self._plan(method, url[len(QUESTION) :], accept)
-        return None if plan is None else self._started(line, plan, named)
+        if accept is not None and len(accept) > LONGEST:
+            return None
+        plan = self._plan(method, url[len(QUESTION) :], accept or b"")
+        return None if plan is None else self._started(line, plan, named or b"")
 
     def _started(self, line: Line, plan: _Plan, named: bytes) -> Ride | None:
         seed = answering.drawn_seed() if plan.seed is None else plan.seed
@@ -138,9 +142,7 @@ class Express:
         except RequestError:  # the ordinary way will say why
             return None
         self._state.drain.in_flight += 1
-        while self._waiting and self._waiting[0].response_complete:
-            self._waiting.popleft()
-        self._waiting.append(ride)
+        self._waiting[ride] = None
         if self._timer is None:
             self._timer = ride.loop.call_later(self._seconds, self._expire)
         return ride
@@ -157,6 +159,8 @@ class Express:
         if not whole or format != "png" or min(self._state.settings.max_images, self._state.settings.max_sheet) < 1:
             return None
         headers = {"x-limner-model": model.title} | generate.caching(method.decode(), asked, model, label, format)
+        if self._varies:
+            headers["Vary"] += ", Origin"
         head = "".join(f"{name.lower()}: {value}\r\n" for name, value in headers.items())
         return _Plan(model, label, asked.seed, asked.truncation, asked.priority == "low", head.encode("latin-1"))
 
@@ -168,7 +172,7 @@ class Express:
             try:
                 self._answer(ride, outcome)
             except Exception as fault:  # of limner, which is told as on every other way
-                self._refuse(ride, unexpected(PATH.decode()), fault)
+                self._refuse(ride, unexpected(generate.PATH), fault)
             return
         if isinstance(outcome, Expired):
             self._state.metrics.missed.labels(ride.plan.model.title).inc()
@@ -190,7 +194,7 @@ class Express:
         began = time.perf_counter()
         body = images.encode("png", made.images, identity, made.labels, ())
         seconds = time.perf_counter() - began
-        self._state.metrics.encode.labels(model.title).observe(seconds)
+        self._state.metrics.encoded(model.title, seconds)
         if time.monotonic() > ride.deadline:
             self._state.metrics.late.labels(model.title).inc()
         timing = answering.timing(made, seconds)
@@ -204,22 +208,22 @@ class Express:
 
     def _refuse(self, ride: Ride, answer: Response, failure: Exception) -> None:
         head = b"".join(b"%b: %b\r\n" % pair for pair in answer.raw_headers)
-        named = f"x-request-id: {ride.request_id}\r\n\r\n".encode("ascii")
-        self._done(ride, answer.status_code, failure, head + named + bytes(answer.body))
+        named = b"x-request-id: %b\r\n" % ride.request_id.encode("ascii")
+        self._done(ride, answer.status_code, failure, b"".join((head, named, self._varies, b"\r\n", answer.body)))
 
     def _done(self, ride: Ride, code: int, failure: Exception | None, data: bytes = b"") -> None:
         ride.response_complete = True
+        self._waiting.pop(ride, None)
         self._state.drain.in_flight -= 1
         if data:
-            ride.line.answer(code, data)
-        self._observer.account(PATH.decode(), code, failure, time.monotonic() - ride.arrived, ride.request_id)
+            ride.line.answer(code, data, ride.keep_alive)
+        self._observer.account(generate.PATH, code, failure, time.monotonic() - ride.arrived, ride.request_id)
 
     def _expire(self) -> None:
         """The time of the first that waits has come: tell the batcher, which tells everybody."""
         now, self._timer = time.monotonic(), None
-        while self._waiting and (self._waiting[0].response_complete or self._waiting[0].deadline <= now):
-            ride = self._waiting.popleft()
-            ride.plan.model.batcher.expire(ride)
-        if self._waiting:
-            first = self._waiting[0]
-            self._timer = first.loop.call_later(max(0.0, first.deadline - now), self._expire)
+        for first in self._waiting:
+            if first.deadline > now:
+                self._timer = first.loop.call_later(first.deadline - now, self._expire)
+                break
+            first.plan.model.batcher.expire(first)

@@ -1,14 +1,16 @@
-"""A process in, the bytes that it takes and that are left out: by its container's limit and the machine's."""
+"""A process in, the bytes that it takes and that are left out: by its control groups' limits and the machine's."""
 
 from pathlib import Path
 
-CGROUP, PROC = Path("/sys/fs/cgroup"), Path("/proc")
+from export.engines.groups import CGROUP, PROC, around
+
 ENDLESS = 1 << 62
 
 
 def available(cgroup: Path = CGROUP, proc: Path = PROC) -> int:
     """Bytes that may still be taken; as good as endless where nobody says."""
-    return min(_limit(cgroup), _field(proc / "meminfo", "MemAvailable") or ENDLESS)
+    limits = (_limit(group) for group in around(cgroup, proc))
+    return min(*limits, _field(proc / "meminfo", "MemAvailable") or ENDLESS)
 
 
 def taken(process: int, proc: Path = PROC) -> int:

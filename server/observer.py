@@ -76,8 +76,7 @@ class RequestObserver:
 
     def account(self, route: str, code: int, failure: BaseException | None, seconds: float, request_id: str) -> None:
         """A request was answered: count it, and log it where it failed."""
-        self.metrics.requests.labels(route, str(code)).inc()
-        self.metrics.request.labels(route).observe(seconds)
+        self.metrics.answered(route, code, seconds)
         if code >= 500 and not (isinstance(failure, LimnerError) and failure.status == 503):
             log.error(
                 "request failed",

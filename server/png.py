@@ -23,7 +23,7 @@ def png(image: np.ndarray, text: bytes, scale: int = 1) -> bytes:
     `text` is printable ASCII and becomes a tEXt chunk of the keyword `limner`.
     """
     lines = scanlines(image, scale)
-    data = zlib.compress(lines.data, 0) if lines.nbytes <= STORED else _by_runs(lines.data)
+    data = _stored(lines.data) if lines.nbytes <= STORED else _by_runs(lines.data)
     return b"".join((_head(*image.shape, scale), _chunk(b"tEXt", b"limner\0" + text), _chunk(b"IDAT", data), _END))
 
 
@@ -45,6 +45,14 @@ def scanlines(image: np.ndarray, scale: int) -> np.ndarray:
         blocks[:, :, 0] = image
         blocks[:, 1:, 0] -= image[:, :-1]
     return lines.reshape(height * scale, -1)
+
+
+def _stored(data: memoryview) -> bytes:
+    """One stored block in a zlib stream (RFC 1950, RFC 1951 3.2.4): as zlib's level 0, which sets up a window first."""
+    size = data.nbytes
+    return b"".join(
+        (b"\x78\x01\x01", struct.pack("<HH", size, size ^ 0xFFFF), data, struct.pack(">I", zlib.adler32(data)))
+    )
 
 
 def _by_runs(data: memoryview) -> bytes:

@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import cast
 
 import uvicorn
 
 from server.app import Application, create_app
 from server.listening import BACKLOG, address, bind
+from server.patience import Patience
 from server.settings import Settings
 from server.telemetry import configure_logging
 from server.wire import Protocol
@@ -66,6 +68,7 @@ class _Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             http=Protocol,
+            ws="none",  # there are no WebSockets here: who asks for one gets the answer to his GET
             log_config=None,
             access_log=False,
             server_header=False,
@@ -78,6 +81,7 @@ class _Server(uvicorn.Server):
         self.metrics, self.drain = app.state.metrics, app.state.drain
         self.drain_seconds = settings.drain_seconds
         self.interrupted = False
+        self.patience = Patience()
         self._deadline = 0.0
         self._idle_ticks = 0
 
@@ -96,6 +100,7 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         self.metrics.refresh()
+        self.patience.look(cast("set[Protocol]", self.server_state.connections))
         if self.drain.started:
             self._idle_ticks = 0 if self.drain.in_flight else self._idle_ticks + 1
             left = self._deadline - time.monotonic()

@@ -3,16 +3,17 @@
 import asyncio
 import threading
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 from starlette.requests import ClientDisconnect
 
-from export.bundle import Artifact, Bundle, BundleError, load_prior, read, version_folders
+from export.bundle import Artifact, Bundle, BundleError, Manifest, load_prior, read, version_folders
 from export.choice import chosen
 from export.engines import Engine, open_engine
 from export.invariance import invariant_buckets, probe
@@ -20,8 +21,11 @@ from server.backlog import Part, Request
 from server.batcher import Batch, Batcher, Generated, Settled
 from server.cost import Cost, measured
 from server.errors import InvalidParameter, NotFound, shorten
+from server.group import Group
 from server.rows import Rows, compose
 from server.settings import Settings
+from server.statistics import Statistics
+from server.telemetry import log
 from training.errors import ConfigError, LimnerError
 from training.prior import Prior
 
@@ -71,9 +75,10 @@ class LiveModel:
     thread: threading.Thread
     load_seconds: float
     turns: asyncio.Semaphore
+    statistics: Statistics
     prior: Prior | None = None
 
-    @property
+    @cached_property
     def title(self) -> str:
         return f"{self.name}@{self.version}"
 
@@ -143,8 +148,9 @@ async def _leave(left: Callable[[], Awaitable[None]], answer: Answer) -> None:
         answer.set_exception(ClientDisconnect())
 
 
-def _deliver(settled: Settled) -> None:
+def _deliver(statistics: Statistics, settled: Settled) -> None:
     """Wake those who wait, all of one loop at once."""
+    statistics.settled(settled)
     loops: dict[asyncio.AbstractEventLoop, list[tuple[Waiting, Generated | LimnerError]]] = {}
     for request, outcome in settled:
         assert isinstance(request, Waiting)
@@ -156,14 +162,21 @@ def _deliver(settled: Settled) -> None:
 
 def _wake(told: list[tuple[Waiting, Generated | LimnerError]]) -> None:
     for request, outcome in told:
-        request.tell(outcome)
+        try:
+            request.tell(outcome)
+        except Exception:  # who shared its batch has still to hear
+            log.error("an answer could not be told", trace=traceback.format_exc())
 
 
 def _compose(
-    latent: int, classes: int, prior: Prior | None, parts: Sequence[Part]
+    manifest: Manifest, prior: Prior | None, statistics: Statistics, parts: Sequence[Part]
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The latents and labels of a batch."""
-    return compose([request.rows.part(start, stop) for request, start, stop in parts], latent, classes, prior)
+    began = time.perf_counter()
+    rows = [request.rows.part(start, stop) for request, start, stop in parts]
+    made = compose(rows, manifest.latent, manifest.classes, prior)
+    statistics.composed(parts, time.perf_counter() - began)
+    return made
 
 
 def _listed(names: tuple[str, ...], indices: str) -> str:
@@ -211,8 +224,13 @@ class Repository:
                 model.close()
 
 
-def open_repository(settings: Settings, observe: Callable[[str, Batch], None]) -> Repository:
-    """Read, verify, open and warm up every bundle. Raises BundleError, EngineError, ConfigError: all or nothing."""
+def open_repository(
+    settings: Settings, observe: Callable[[str, Batch], None], group: Group | None = None
+) -> Repository:
+    """Read, verify, open and warm up every bundle, for one worker of a `group`, if there is one.
+
+    Raises BundleError, EngineError, ConfigError: all or nothing.
+    """
     bundles = [read(folder) for folder in version_folders(settings.models)]
     if not bundles:
         what = "holds no bundle" if settings.models.is_dir() else "is no folder"
@@ -228,7 +246,7 @@ def open_repository(settings: Settings, observe: Callable[[str, Batch], None]) -
         raise ConfigError(f"no model '{settings.default_model}' to be the default", f"There is {', '.join(served)}.")
     models: list[LiveModel] = []
     try:
-        models.extend(_open(bundle, settings, observe) for bundle in bundles)
+        models.extend(_open(bundle, settings, observe, group) for bundle in bundles)
     except BaseException:
         Repository(models, None).close()
         raise
@@ -244,7 +262,7 @@ def _refuse_twins(bundles: list[Bundle]) -> None:
             raise BundleError(f"'{first}' and '{bundle.folder}' are both {bundle.title}", "Remove one of them.")
 
 
-def _open(bundle: Bundle, settings: Settings, observe: Callable[[str, Batch], None]) -> LiveModel:
+def _open(bundle: Bundle, settings: Settings, observe: Callable[[str, Batch], None], group: Group | None) -> LiveModel:
     began = time.monotonic()
     manifest = bundle.manifest
     name = settings.name or manifest.name
@@ -261,19 +279,37 @@ def _open(bundle: Bundle, settings: Settings, observe: Callable[[str, Batch], No
     if buckets != artifact.buckets:
         engine.close()
         engine = _opened(bundle, artifact, buckets, settings)
+    statistics = Statistics(title, group)
+
+    def observed(batch: Batch) -> None:
+        observe(title, batch)
+        statistics.ran(batch)
+
     batcher = Batcher(
         engine,
         Cost(measured(engine, z, label)),
         settings.queue_images,
-        partial(_compose, manifest.latent, manifest.classes, prior),
-        _deliver,
-        lambda batch: observe(title, batch),
+        partial(_compose, manifest, prior, statistics),
+        partial(_deliver, statistics),
+        observed,
     )
     thread = threading.Thread(target=batcher.work, name=f"engine {title}", daemon=True)
     thread.start()
     seconds = time.monotonic() - began
     turns = asyncio.Semaphore(max(1, settings.queue_images // 2 // buckets[-1]))
-    return LiveModel(bundle, name, engine.describe(), engine.artifact, buckets, batcher, thread, seconds, turns, prior)
+    return LiveModel(
+        bundle=bundle,
+        name=name,
+        engine=engine.describe(),
+        artifact=engine.artifact,
+        buckets=buckets,
+        batcher=batcher,
+        thread=thread,
+        load_seconds=seconds,
+        turns=turns,
+        statistics=statistics,
+        prior=prior,
+    )
 
 
 def _opened(bundle: Bundle, artifact: Artifact, buckets: tuple[int, ...], settings: Settings) -> Engine:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from starlette.requests import Request
 
 from server import animation, images
-from server.errors import InvalidParameter, TooLarge, Unparsable, UnsupportedType, shorten
+from server.errors import SHOWN, InvalidParameter, TooLarge, Unparsable, UnsupportedType, shorten
 from server.fields import (
     ALLOWED,
     DECIMAL,
@@ -32,6 +32,7 @@ from server.fields import (
     one_of,
 )
 
+AN_OBJECT = 'an object such as {"label": 3, "n": 4}'
 FORMATS, ANIMATED = tuple(images.OFFERED.types), tuple(animation.OFFERED.types)
 
 
@@ -168,7 +169,7 @@ Kind = TypeVar("Kind", bound=Asking)
 async def read(request: Request, max_body_bytes: int, kind: type[Kind]) -> Kind:
     """Query and JSON body of a request -> what it asks. Raises the RequestErrors of design section 5."""
     query = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    body = _parse(request.headers.get("content-type", ""), await _body(request, max_body_bytes))
+    body = _parse(request.headers.get("content-type", ""), await read_body(request, max_body_bytes))
     return validate([*query, *body], kind)
 
 
@@ -191,18 +192,24 @@ def validate(pairs: Iterable[tuple[str, Any]], kind: type[Kind]) -> Kind:
         raise InvalidParameter(field, values[field], kind.allowed[field]) from error
 
 
-async def _body(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes:
+    """Raises TooLarge, before anything is read where its length is announced."""
     if request.method not in ("POST", "PUT"):
         return b""
     announced = request.headers.get("content-length", "0")
     if DECIMAL.fullmatch(announced) and int(announced) > limit:
-        raise TooLarge(f"the body is over {limit} bytes", "Send a smaller one.")
-    body = b""
+        raise _too_large(announced, limit)
+    body = bytearray()  # which grows in place, however small the pieces are
     async for part in request.stream():
         body += part
         if len(body) > limit:
-            raise TooLarge(f"the body is over {limit} bytes", "Send a smaller one.")
-    return body
+            raise _too_large(f"over {limit}", limit)
+    return bytes(body)
+
+
+def _too_large(value: str, limit: int) -> TooLarge:
+    said, allowed = f"the body is over {limit} bytes", f"at most {limit}"
+    return TooLarge(said, "Send a smaller one.", field="Content-Length", value=shorten(value), allowed=allowed)
 
 
 def _parse(content_type: str, body: bytes) -> list[tuple[str, Any]]:
@@ -210,14 +217,25 @@ def _parse(content_type: str, body: bytes) -> list[tuple[str, Any]]:
         return []
     if content_type.partition(";")[0].strip().lower() != "application/json":
         shown = shorten(content_type) or "no Content-Type"
-        raise UnsupportedType(f"a body of {shown} is not understood", "Send application/json, or use the query.")
+        raise UnsupportedType(
+            f"a body of {shown} is not understood",
+            "Send application/json, or use the query.",
+            field="Content-Type",
+            value=shorten(content_type),
+            allowed="application/json",
+        )
     try:
         pairs = json.loads(body, object_pairs_hook=_Pairs, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise Unparsable("the body is no JSON", 'Send an object such as {"label": 3, "n": 4}.') from error
+        raise _unparsable("the body is no JSON", body) from error
     if not isinstance(pairs, _Pairs):
-        raise Unparsable("the body is no JSON object", 'Send an object such as {"label": 3, "n": 4}.')
+        raise _unparsable("the body is no JSON object", body)
     return list(pairs)
+
+
+def _unparsable(what: str, body: bytes) -> Unparsable:
+    shown = shorten(body[: 4 * SHOWN].decode(errors="replace"))
+    return Unparsable(what, f"Send {AN_OBJECT}.", field="body", value=shown, allowed=AN_OBJECT)
 
 
 class _Pairs(list[tuple[str, Any]]):

@@ -1,16 +1,23 @@
-"""Answers in, as few writes as they need out: the head of one goes with its body, in one packet.
+"""A connection's bytes in, requests out; answers in, as few writes as they need out: a head goes with its body.
 
-uvicorn writes them one after the other, and uvloop hands each to the kernel at once.
+uvicorn writes them one after the other, and uvloop hands each to the kernel at once. Mended here is also what else it
+lets through: heads without an end, trailers among the headers, chunks to clients of HTTP/1.0, pipelines that are left.
 """
 
 import asyncio
+import fcntl
+import sys
+import termios
+from contextlib import suppress
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from server.errors import HeadTooLarge, Malformed, RequestError, problem
 from server.express import Express
 
 HEAD = b"HTTP/1.1 "
+LONGEST_HEAD = 1 << 16  # bytes of a request beside its body: twice what nginx takes
 
 
 class Protocol(HttpToolsProtocol):
@@ -19,32 +26,111 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._plain = transport
         self._express: Express = self.config.app.express  # type: ignore[union-attr]
+        self._unread = 0  # bytes since the last head or piece of a body that was understood
+        self._pauses = 0
+        self._running: Any = None  # the cycle or ride that is being answered: `cycle` is that of the last request
         super().connection_made(_Joining(transport, self.loop))  # type: ignore[arg-type]
 
+    def data_received(self, data: bytes) -> None:
+        self._unread += len(data)
+        super().data_received(data)
+        if self._unread > LONGEST_HEAD and not self._plain.is_closing():
+            self._turn_away(HeadTooLarge(f"a head of over {LONGEST_HEAD} bytes", "Send a smaller one."))
+
     def on_headers_complete(self) -> None:
+        self._unread = 0
         parser, before = self.parser, self.cycle
         assert parser is not None
         free = (before is None or before.response_complete) and not self.flow.write_paused
-        if free and parser.get_http_version() == "1.1" and parser.should_keep_alive():
+        version = parser.get_http_version()
+        if free and version == "1.1" and parser.should_keep_alive():
             ride = self._express.take(self, parser.get_method(), self.url, self.headers)
             if ride is not None:
-                self.cycle = ride  # type: ignore[assignment]
+                self.cycle = self._running = ride  # type: ignore[assignment]
                 return
         super().on_headers_complete()
+        self.headers = []  # what comes behind the body is none of the request's headers
+        if version == "1.0":
+            self.cycle.__class__ = _Unchunked
 
-    def answer(self, code: int, data: bytes) -> None:
+    def on_body(self, body: bytes) -> None:
+        self._unread = 0
+        super().on_body(body)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        running = self._running
+        if running is not None and running is not self.cycle and not running.response_complete:
+            running.disconnected = True  # uvicorn tells the last request of a pipeline alone
+            running.message_event.set()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._pauses += 1
+        super().pause_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        self._turn_away(Malformed("this is no request of HTTP/1.1", "See RFC 9112."))
+
+    def _turn_away(self, error: RequestError) -> None:
+        """Answer what never became a request, and close; without a word where another answer has begun or is due."""
+        if self.cycle is None or self.cycle.response_complete:
+            response = problem(error)
+            pairs = (*self.server_state.default_headers, *response.raw_headers, (b"connection", b"close"))
+            head = b"".join(b"%b: %b\r\n" % pair for pair in pairs)
+            self.transport.write(b"".join((STATUS_LINE[error.status], head, b"\r\n", response.body)))
+        self.transport.close()
+
+    def answer(self, code: int, data: bytes, keep_alive: bool) -> None:
         """Of the express: the headers behind the date, and the body."""
         if self._plain.is_closing():
             return
         parts = [STATUS_LINE[code]]
         for name, value in self.server_state.default_headers:
             parts += (name, b": ", value, b"\r\n")
-        if self.cycle.keep_alive:
+        if keep_alive:
             self._plain.write(b"".join((*parts, data)))
         else:  # the server is about to stop
             self._plain.write(b"".join((*parts, b"connection: close\r\n", data)))
             self._plain.close()
         self.on_response_complete()
+
+    def awaited(self) -> object:
+        """What the server waits for, another object as soon as the client has moved; None where it waits for none."""
+        left = self._plain.get_write_buffer_size()
+        if left and (self.flow.write_paused or self._plain.is_closing()):
+            return self._pauses, left + _unacknowledged(self._plain)
+        cycle = self.cycle
+        if cycle is None:
+            return self
+        return cycle if cycle.response_complete or (cycle.more_body and not self.flow.read_paused) else None
+
+    def cut(self) -> None:
+        """Close without another word."""
+        self._plain.abort()
+
+
+class _Unchunked(RequestResponseCycle):
+    """Of HTTP/1.0, which knows no chunks: a body whose length nobody knows ends with the connection."""
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self._measured = any(name.lower() == b"content-length" for name, _ in message["headers"])
+            self.chunked_encoding = None if self._measured else False
+        elif not self._measured:
+            self.expected_content_length = len(message.get("body", b""))
+        await super().send(message)
+
+
+def _unacknowledged(transport: asyncio.Transport) -> int:
+    """Bytes that the kernel has taken and the client has not."""
+    count = bytearray(4)
+    with suppress(OSError, ValueError):  # it is closed
+        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, count)
+    return int.from_bytes(count, sys.byteorder)
 
 
 class _Joining:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import httpx
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
     from training.config import Kind
     from training.data import Dataset
+
+settings.register_profile("limner", deadline=None)  # no timed assertions: an example waits for a busy machine
+settings.load_profile("limner")
 
 START_SECONDS = 60.0  # generous: a busy machine imports and warms up slowly
 STOP_SECONDS = 30.0

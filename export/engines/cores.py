@@ -1,19 +1,21 @@
-"""A process in, the number of CPU cores that it may use out: by its affinity and its container's quota."""
+"""A process in, the number of CPU cores that it may use out: by its affinity and its control groups' quotas."""
 
 import os
 from pathlib import Path
 
-CGROUP = Path("/sys/fs/cgroup")
+from export.engines.groups import CGROUP, PROC, around
+
+ENDLESS = 1 << 20
 
 
-def available(cgroup: Path = CGROUP) -> int:
+def available(cgroup: Path = CGROUP, proc: Path = PROC) -> int:
     """At least 1. A quota of 1.5 cores counts as 2: an engine with one thread would leave half a core idle."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(affinity, _quota(cgroup))
+    return min(affinity, *(_quota(group) for group in around(cgroup, proc)))
 
 
 def _quota(cgroup: Path) -> int:
-    """Cores of CPU time for each second of the clock, rounded up; as good as endless where nothing limits it."""
+    """Cores of CPU time for each second of the clock, rounded up; ENDLESS where nothing limits it."""
     try:
         limit, period = (cgroup / "cpu.max").read_text(encoding="ascii").split()
     except (OSError, ValueError):
@@ -21,7 +23,7 @@ def _quota(cgroup: Path) -> int:
             limit = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text(encoding="ascii").strip()
             period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text(encoding="ascii").strip()
         except (OSError, ValueError):
-            return 1 << 20
+            return ENDLESS
     if not limit.isdigit() or int(limit) == 0 or not period.isdigit():
-        return 1 << 20
+        return ENDLESS
     return -(-int(limit) // max(1, int(period)))

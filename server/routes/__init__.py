@@ -18,7 +18,7 @@ _PNG = {**_STRING, "contentEncoding": "base64", "contentMediaType": "image/png"}
 
 COMPONENTS: dict[str, Any] = {
     "Problem": {
-        "description": "RFC 9457 problem details; the last three where a parameter is to blame.",
+        "description": "RFC 9457 problem details; the last three where one thing that was sent is to blame.",
         "type": "object",
         "required": ["type", "title", "status", "detail"],
         "properties": {

@@ -33,6 +33,7 @@ from training.latents import Asked
 
 router = APIRouter()
 
+PATH = "/generate"
 STREAMED_FORMATS = ("npy", "zip")
 
 

@@ -1,7 +1,9 @@
 """limner on a port of the test's own process, with an engine that can be told to misbehave."""
 
+import contextlib
 import io
 import json
+import socket
 import sys
 import threading
 import time
@@ -60,6 +62,17 @@ class Application:
     def metric(self, line: str) -> bool:
         """Whether /metrics has this line."""
         return line in self.client.get("/metrics").text.splitlines()
+
+    @contextlib.contextmanager
+    def connected(self, said: bytes = b"", receive_buffer: int | None = None) -> Iterator[socket.socket]:
+        """A connection of its own, over which this has been said. What is not read is kept in so small a buffer."""
+        with socket.socket() as connection:
+            if receive_buffer is not None:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            connection.settimeout(PATIENCE)
+            connection.connect((self.client.base_url.host, self.client.base_url.port or 80))
+            connection.sendall(said)
+            yield connection
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Wait for it."""

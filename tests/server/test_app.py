@@ -14,6 +14,11 @@ REWRITE = "curl -fsS http://127.0.0.1:8000/openapi.json | python -m json.tool --
 LOADED = re.compile(r"""<(?:script|img|link)\b[^>]*?\b(?:src|href)=["']([^"'#]+)["']""")
 
 
+def test_a_long_path_is_not_said_again(http: httpx.Client) -> None:
+    said = http.get("/" + "a" * 5000).json()
+    assert said["detail"] == f"there is no /{'a' * 96}.... See /docs."
+
+
 @pytest.mark.parametrize(
     "path", ["/nope", "/models/digits/nope", "/generate/7", "/playground/nope.js", "/%F0%9F%90%B1"]
 )
@@ -28,7 +33,17 @@ def test_an_unknown_route_is_a_404_problem(http: httpx.Client, path: str) -> Non
 def test_every_route_refuses_other_methods_and_says_which_it_has(http: httpx.Client, path: str) -> None:
     response = http.delete(path)
     assert (response.status_code, response.headers["Content-Type"]) == (405, "application/problem+json")
-    assert response.headers["Allow"] == "GET"
+    assert response.headers["Allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize(
+    "path", ["/models", "/models/digits", "/healthz", "/readyz", "/", "/js/limner-client.js", "/docs", "/openapi.json"]
+)
+def test_head_says_of_every_route_what_get_would(http: httpx.Client, path: str) -> None:
+    head, get = http.head(path), http.get(path)
+    assert (head.status_code, head.content, get.status_code) == (200, b"", 200)
+    assert head.headers["Content-Length"] == str(len(get.content))
+    assert head.headers["Content-Type"] == get.headers["Content-Type"]
 
 
 @pytest.mark.parametrize("path", ["/docs", "/"])

@@ -151,6 +151,23 @@ def test_what_arrives_while_the_engine_runs_forms_the_next_batch() -> None:
     assert bench.engine.batches == [[7], [8], [8], [8]]
 
 
+def test_latents_are_drawn_only_when_the_members_of_a_batch_are_known() -> None:
+    drawn: list[int] = []
+
+    def draws(parts: Sequence[Part]) -> Any:
+        drawn.append(sum(part.stop - part.start for part in parts))
+        return compose(parts)
+
+    bench = Bench(largest=4, compose=draws)
+    gone, *_ = bench.ask(1, 2), bench.ask(3, 4), bench.ask(5, 6, 7)
+    assert drawn == []
+    bench.batcher.cancel(gone)
+    bench.batcher.step()
+    assert drawn == [4]
+    bench.run()
+    assert drawn == [4, 1]
+
+
 def test_an_answer_is_delivered_when_its_last_image_is_made() -> None:
     bench = Bench(largest=2)
     five, one = bench.ask(1, 2, 3, 4, 5), bench.ask(6)

@@ -1,10 +1,12 @@
 """What batches took says what the next ones will take."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import nnls
 
-from server.cost import Cost
+from server.cost import Cost, _fitted
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 
@@ -21,8 +23,23 @@ def test_whatever_was_measured_no_batch_costs_less_than_a_smaller_one_or_less_th
     measured: dict[int, float],
 ) -> None:
     cost = Cost(measured)
-    assert 0 <= cost.batch(1) <= cost.batch(2) <= cost.batch(64)
+    costs = [cost.batch(images) for images in range(1, max(measured) + 1)]
+    assert costs[0] >= 0
+    assert costs == sorted(costs)
     assert cost.work(64) <= cost.work(65)
+
+
+@given(st.dictionaries(st.sampled_from(SIZES), st.floats(1e-6, 10), min_size=1))
+def test_a_and_b_are_those_of_least_squares_without_negative_ones(measured: dict[int, float]) -> None:
+    seconds = np.array(list(measured.values()))
+    table = np.stack([np.array(list(measured)), np.ones(len(measured))], axis=1) / seconds[:, None]
+
+    def residual(a: float, b: float) -> float:
+        return float(np.linalg.norm(table @ (a, b) - 1))
+
+    ours, (theirs, _) = _fitted(table), nnls(table, np.ones(len(measured)))
+    assert min(ours) >= 0
+    assert residual(*ours) <= residual(*theirs) + 1e-6
 
 
 def test_more_than_a_batch_is_several() -> None:

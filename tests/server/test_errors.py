@@ -1,7 +1,6 @@
 """What goes wrong inside, as a client and the log see it: the whole application with an engine that misbehaves."""
 
 import json
-import socket
 import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -40,12 +39,12 @@ def test_an_engine_that_raises_is_a_500_and_a_line_for_the_batch_and_for_the_req
     application: Any,
 ) -> None:
     application.engine.sabotage = fails
-    answer = application.client.get("/generate?n=3", headers={"X-Request-Id": "find-me"})
+    answer = application.client.get("/generate?format=npy", headers={"X-Request-Id": "find-me"})  # one is never split
     failed(answer, 500, "engine")
     assert answer.headers["X-Request-Id"] == "find-me"
     *batches, request = application.logged(3)
     assert [(line["event"], line["model"]) for line in batches] == [("batch failed", "plain@1")] * 2
-    assert [(line["images"], line["reason"]) for line in batches] == [(3, "drained"), (1, "retry")]
+    assert [(line["images"], line["reason"]) for line in batches] == [(1, "drained"), (1, "retry")]
     assert "sabotage at /a/secret/path" in batches[0]["cause"]
     assert (request["event"], request["request_id"], request["route"]) == ("request failed", "find-me", "/generate")
     assert (request["code"], request["level"]) == (500, "error")
@@ -171,9 +170,8 @@ def test_what_could_not_be_done_in_time_is_429_at_once(application: Any) -> None
 
 
 def test_a_client_that_leaves_while_it_sends_is_nobody_s_fault(application: Any) -> None:
-    address = (application.client.base_url.host, application.client.base_url.port or 80)
-    with socket.create_connection(address) as connection:
-        connection.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    with application.connected(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"):
+        pass
     until, left = time.monotonic() + PATIENCE, 'limner_requests_total{code="499",route="/generate"} 1.0'
     while left not in (text := application.client.get("/metrics").text) and time.monotonic() < until:
         time.sleep(0.01)
@@ -196,12 +194,10 @@ def test_a_client_that_leaves_the_queue_gives_its_places_back(application: Any, 
         return line in application.client.get("/metrics").text
 
     application.engine.sabotage = hangs
-    address = (application.client.base_url.host, application.client.base_url.port or 80)
     with ThreadPoolExecutor() as asker:
         first = asker.submit(httpx.get, f"{application.client.base_url}/generate?n=4", timeout=PATIENCE)
         assert running.wait(PATIENCE)
-        with socket.create_connection(address) as connection:
-            connection.sendall(f"{request_line} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+        with application.connected(f"{request_line} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode()):
             application.until(lambda: metric('limner_queued_images{model="plain@1"} 100.0'))
         application.until(lambda: metric('limner_queued_images{model="plain@1"} 0.0'))
         application.until(lambda: metric('limner_cancelled_total{model="plain@1"} 1.0'))

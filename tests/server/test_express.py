@@ -1,20 +1,24 @@
 """The shortest way and the ordinary one are one to a client: the same words, the same bytes, the same counts."""
 
 import contextlib
+import gc
 import http.client
 import socket
 import threading
 import time
+import types
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
+from server import express, images
 from server.express import Express, Ride
 
 PATIENCE = 20.0  # seconds until a test that would hang fails
 ORDINARY = {"If-None-Match": '"another"'}  # a condition, which the shortest way does not know
+REQUEST = b"GET /generate HTTP/1.1\r\nHost: x\r\n\r\n"
 CHANGES = {"date", "server-timing"}
 COUNTED = 'limner_requests_total{code="%d",route="/generate"} %s.0'
 
@@ -60,6 +64,7 @@ def asked(
         ("POST", "?seed=1", {"Accept": "image/webp,image/png,*/*;q=0.5"}, True),
         ("POST", "?seed=1", {"Content-Length": "0"}, True),
         ("POST", "?seed=1", {"Content-Type": "application/json", "User-Agent": "x" * 1000}, True),
+        ("GET", "?seed=1", {"Accept": ", ".join(["image/avif"] * 40 + ["image/png"])}, False),  # too long to remember
         ("POST", "?seed=1", {"Accept": "application/json"}, False),
         ("POST", "?seed=1&n=2", {}, False),
         ("POST", "?seed=1&scale=2", {}, False),
@@ -144,12 +149,10 @@ def test_an_engine_that_fails_is_told_and_logged_on_both_ways(application: Any, 
 
 def test_a_client_that_leaves_gives_its_place_back(application: Any, taken: list[bool]) -> None:
     running, let_go = application.hold()
-    place = (application.client.base_url.host, application.client.base_url.port or 80)
     first = threading.Thread(target=lambda: application.client.get("/generate"))
     first.start()
     assert running.wait(PATIENCE)
-    with socket.create_connection(place) as connection:
-        connection.sendall(b"GET /generate HTTP/1.1\r\nHost: x\r\n\r\n")
+    with application.connected(REQUEST):
         application.until(lambda: application.metric('limner_queued_images{model="plain@1"} 1.0'))
     application.until(lambda: application.metric('limner_queued_images{model="plain@1"} 0.0'))
     application.until(lambda: application.metric('limner_cancelled_total{model="plain@1"} 1.0'))
@@ -205,15 +208,11 @@ def test_a_full_queue_is_told_by_the_ordinary_way_and_counted_once(application: 
 
 def pipelined(application: Any, requests: bytes) -> Iterator[bytes]:
     """The bodies of the answers, in their order."""
-    place = (application.client.base_url.host, application.client.base_url.port or 80)
-    with socket.create_connection(place) as connection:
-        connection.settimeout(PATIENCE)
-        connection.sendall(requests)
-        with connection.makefile("rb") as answers:
-            while line := answers.readline():
-                assert line == b"HTTP/1.1 200 OK\r\n"
-                headers = http.client.parse_headers(answers)
-                yield answers.read(int(headers["content-length"]))
+    with application.connected(requests) as connection, connection.makefile("rb") as answers:
+        while line := answers.readline():
+            assert line == b"HTTP/1.1 200 OK\r\n"
+            headers = http.client.parse_headers(answers)
+            yield answers.read(int(headers["content-length"]))
 
 
 def test_pipelined_requests_of_both_ways_are_answered_in_order(application: Any) -> None:
@@ -226,11 +225,120 @@ def test_pipelined_requests_of_both_ways_are_answered_in_order(application: Any)
     assert bodies == [application.client.get(f"/generate?seed={seed}").content for seed in range(60)]
 
 
+@pytest.mark.parametrize("last", [b"/generate?seed=2", b"/generate?seed=2&n=1&scale=1", b"/generate?seed=2&quality="])
+def test_who_asks_to_close_behind_another_request_gets_both_answers(
+    application: Any, taken: list[bool], last: bytes
+) -> None:
+    requests = (
+        b"GET /generate?seed=1 HTTP/1.1\r\nHost: x\r\n\r\nGET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    with application.connected(requests % last) as connection:
+        answers = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert answers.count(b"HTTP/1.1 ") == 2
+    assert answers.count(b"connection: close") == 1
+    assert taken == [True]
+
+
+@pytest.mark.parametrize(
+    "accepts", [(b"", b""), (b"", b"image/png"), (b"image/webp", b"image/png"), (b"text/html", b"")]
+)
+def test_several_accept_headers_are_one_on_both_ways(application: Any, accepts: tuple[bytes, ...]) -> None:
+    codes = []
+    for condition in (b"", b'If-None-Match: "x"\r\n'):
+        named = b"".join(b"Accept: %b\r\n" % accept for accept in accepts)
+        request = b"GET /generate?seed=1 HTTP/1.1\r\nHost: x\r\n%b%b\r\n" % (named, condition)
+        with application.connected(request) as connection:
+            codes.append(connection.recv(1 << 16).split()[1])
+    assert codes[0] == codes[1]
+
+
+@pytest.mark.parametrize("application", [{"cors_origins": "https://a.example"}, {"cors_origins": "*"}], indirect=True)
+def test_where_pages_of_other_origins_may_ask_a_cache_is_told_that_the_answer_varies(
+    application: Any, taken: list[bool]
+) -> None:
+    """A picture that an <img> had, without an Origin, is no answer to a script, which must see that it may read it."""
+    for query in ("?seed=1&version=1", "?seed=1"):
+        one, other = (asked(application, "GET", f"/generate{query}", headers) for headers in ({}, ORDINARY))
+        assert one == other
+        assert dict(one[1])["vary"] == "Accept, Origin"
+    application.engine.sabotage = lambda made: 1 / 0
+    one, other = (asked(application, "GET", "/generate?seed=1", headers) for headers in ({}, ORDINARY))
+    assert one == other
+    assert (one[0], dict(one[1])["vary"]) == (500, "Origin")
+    assert taken == [True, False] * 3
+
+
+def test_an_answer_that_is_begun_after_its_deadline_is_counted(
+    application: Any, taken: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pixels were there in time, and took too long to write."""
+    late = 'limner_late_answers_total{model="plain@1"} %d.0'
+    assert asked(application, "GET", "/generate", {})[0] == 200
+    assert application.metric(late % 0)
+    clock = time.monotonic
+    encode = images.encode
+
+    def slowly(*given: Any, **more: Any) -> bytes:
+        monkeypatch.setattr(express, "time", types.SimpleNamespace(monotonic=lambda: clock() + 31, perf_counter=clock))
+        return encode(*given, **more)
+
+    monkeypatch.setattr(images, "encode", slowly)
+    assert asked(application, "GET", "/generate", {})[0] == 200
+    assert application.metric(late % 1)
+    assert taken == [True, False, True, False]  # each second one asks for the metrics
+
+
+def test_who_waits_long_keeps_nobody_in_memory_who_has_been_answered(application: Any, models: Any) -> None:
+    running, let_go = application.hold()
+    first = threading.Thread(target=lambda: application.client.get("/generate"))
+    first.start()
+    assert running.wait(PATIENCE)
+    for _ in range(8):  # they leave
+        with application.connected(REQUEST):
+            application.until(lambda: application.metric('limner_queued_images{model="plain@1"} 1.0'))
+        application.until(lambda: application.metric('limner_queued_images{model="plain@1"} 0.0'))
+    gc.collect()
+    assert sum(type(one) is Ride for one in gc.get_objects()) < 5
+    let_go.set()
+    first.join(PATIENCE)
+
+
+@pytest.mark.parametrize("headers", [{}, ORDINARY])
+def test_an_answer_that_cannot_be_told_leaves_nobody_else_waiting(
+    application: Any, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    """Those of one batch are told one after the other."""
+    running, let_go = application.hold()
+    askers = [threading.Thread(target=lambda: application.client.get("/generate"))]
+    askers[0].start()
+    assert running.wait(PATIENCE)
+    told: list[Any] = []
+    arrived = Express.arrived
+
+    def deaf(self: Express, ride: Ride, outcome: Any) -> None:
+        told.append(outcome)
+        arrived(self, ride, outcome)
+        if len(told) == 2:
+            raise RuntimeError("nobody listens")
+
+    monkeypatch.setattr(Express, "arrived", deaf)
+    codes: list[int] = []
+    for place in range(3):
+        more = headers if place == 2 else {}
+        ask = threading.Thread(target=lambda more=more: codes.append(asked(application, "GET", "/generate", more)[0]))
+        ask.start()
+        askers.append(ask)
+        application.until(
+            lambda place=place: application.metric(f'limner_queued_images{{model="plain@1"}} {place + 1}.0')
+        )
+    let_go.set()
+    for ask in askers:
+        ask.join(PATIENCE)
+    assert codes == [200] * 3
+
+
 def test_who_asks_and_never_reads_is_not_made_pictures_for_ever(application: Any) -> None:
-    place = (application.client.base_url.host, application.client.base_url.port or 80)
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
-        connection.connect(place)
+    with application.connected(receive_buffer=1 << 14) as connection:
         connection.settimeout(0.5)
         request, sent = b"GET /generate?seed=1 HTTP/1.1\r\nHost: x\r\n\r\n" * 1000, 0
         with contextlib.suppress(TimeoutError):  # it is not read from any longer

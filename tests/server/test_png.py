@@ -5,6 +5,8 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from server.png import STORED, png
+from server.png import STORED, png, scanlines
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))
@@ -88,6 +90,11 @@ def test_a_small_picture_is_stored_as_it_is(image: np.ndarray) -> None:
     )
 
 
+@given(arrays(np.uint8, st.tuples(st.integers(1, 30), st.integers(1, 30), st.just(1))))
+def test_what_is_stored_is_what_zlib_would_write(image: np.ndarray) -> None:
+    assert zlib.compress(scanlines(image, 1).data, 0) in png(image, b"{}")
+
+
 def test_a_28x28_picture_is_among_the_small() -> None:
     assert 28 * 29 <= STORED < 32 * (1 + 32 * 3)
 
@@ -107,6 +114,17 @@ def test_what_lies_around_the_pixels_in_memory_does_not_matter(image: np.ndarray
     readonly = np.asfortranarray(image)
     readonly.flags.writeable = False
     assert png(padded, b"{}", scale) == png(readonly, b"{}", scale) == png(image, b"{}", scale)
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (64, 64, 1), (64, 64, 3), (1, 1, 1)])
+def test_pngcheck_finds_nothing_to_say(shape: tuple[int, ...], tmp_path: Path, program: Callable[..., Path]) -> None:
+    pngcheck = program("pngcheck", "Debian's package pngcheck")
+    noise = np.random.Generator(np.random.Philox(key=3)).integers(0, 256, shape, np.uint8)
+    for name, image in (("noise", noise), ("plain", np.full(shape, 7, np.uint8))):
+        for scale in (1, 16):
+            (tmp_path / f"{name}-{scale}.png").write_bytes(png(image, b'{"seed":"7"}', scale))
+    done = subprocess.run([pngcheck, "-q", *map(str, tmp_path.iterdir())], capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_another_process_makes_the_same_bytes() -> None:

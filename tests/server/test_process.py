@@ -76,11 +76,21 @@ def test_sigterm_answers_what_is_in_flight_refuses_what_is_new_and_exits_0(launc
         assert draining.headers["Content-Type"] == "application/problem+json"
         assert draining.headers["Retry-After"] == "1"
         assert keep_alive.get("/healthz").status_code == 200  # a drain is no reason to be killed
-        refused = httpx.post(f"{server.url}/generate?model=plain")  # over a new connection
-        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
-        assert refused.json()["type"] == "urn:limner:problem:not-ready"
-        counted = 'limner_rejected_total{model="plain@1",reason="not-ready"} 1.0'
+        new = httpx.post(f"{server.url}/generate?model=plain")  # over a new connection
+        asked = [("POST", ""), ("GET", ""), ("GET", "&n=9&format=json"), ("GET", "&n=9999&format=npy"), ("HEAD", "")]
+        refused = [new, *(keep_alive.request(method, f"/generate?model=plain{more}") for method, more in asked)]
+        for answer in refused:
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+            assert answer.headers["Cache-Control"] == "no-store"
+            assert answer.headers["X-Request-Id"]
+            if answer.request.method != "HEAD":
+                assert answer.json()["type"] == "urn:limner:problem:not-ready"
+        counted = f'limner_rejected_total{{model="plain@1",reason="not-ready"}} {len(refused)}.0'
         assert counted in keep_alive.get("/metrics").text.splitlines()
+        # what makes no picture is answered as ever
+        assert keep_alive.get("/generate?model=plain&n=0").status_code == 422
+        assert keep_alive.get("/generate?model=plain&seed=1", headers={"If-None-Match": "*"}).status_code == 304
+        assert keep_alive.get("/models").status_code == 200
         assert server.process.poll() is None
 
         slow.sendall(body)
@@ -127,6 +137,19 @@ def test_the_drain_ends_after_drain_seconds(launch: Launch, models: Path) -> Non
         assert stuck.recv(1000).startswith(b"HTTP/1.1 100 ")
         assert server.stop() == 0
         assert [json.loads(line)["event"] for line in server.complained().splitlines()] == ["started", "stopped"]
+
+
+def test_a_second_signal_does_not_wait(launch: Launch, models: Path) -> None:
+    with launch(models / "plain", "--drain-seconds", "3600") as server, connected(server.url) as stuck:
+        stuck.sendall(b"POST /generate HTTP/1.1\r\nHost: limner\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+        assert stuck.recv(1000).startswith(b"HTTP/1.1 100 ")
+        server.process.send_signal(signal.SIGINT)
+        with httpx.Client(base_url=server.url, timeout=PATIENCE) as client:
+            until(503, client, "/readyz")
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(1)
+        assert server.stop(signal.SIGINT) == 130
+        assert "Traceback" not in server.complained()
 
 
 def test_ctrl_c_exits_130_without_a_traceback(launch: Launch, models: Path) -> None:

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import ClientDisconnect
 
 from export.engines import EngineError
 from server.batcher import Batch
 from server.errors import Expired, Overloaded
-from server.telemetry import Metrics, configure_logging
+from server.telemetry import SECONDS, Histogram, Metrics, configure_logging
 
 COUNTERS = ("images", "batches", "rejected", "cancelled", "deadline_missed", "late_answers")
 HISTOGRAMS = ("batch_size", "padding_ratio", "queue_seconds", "compute_seconds", "encode_seconds")
@@ -41,7 +44,8 @@ def test_the_series_of_a_model_exist_at_0_before_its_first_request() -> None:
         assert f'limner_rejected_total{{model="digits@1",reason="{reason}"}} 0.0' in text
     for reason in ("full", "fitted", "drained", "retry"):
         assert f'limner_batches_total{{model="digits@1",reason="{reason}"}} 0.0' in text
-    assert 'limner_requests_total{code="429",route="/generate"} 0.0' in text
+    for code in (200, 304, 400, 404, 405, 406, 413, 415, 422, 429, 499, 500, 503, 504):
+        assert f'limner_requests_total{{code="{code}",route="/generate"}} 0.0' in text
 
 
 @pytest.mark.parametrize(
@@ -99,6 +103,34 @@ def test_a_batch_is_observed_once_and_its_waits_one_by_one() -> None:
     assert 'limner_batches_total{model="digits@1",reason="drained"} 1.0' in metrics.text().decode()
     assert (said["limner_compute_seconds_count"], said["limner_compute_seconds_sum"]) == (1, 0.5)
     assert (said["limner_queue_seconds_count"], said["limner_queue_seconds_sum"]) == (2, 0.75)
+
+
+@given(st.lists(st.one_of(st.floats(0, 40), st.sampled_from(SECONDS))))
+def test_many_values_at_once_are_the_same_as_one_by_one(values: list[float]) -> None:
+    at_once, one_by_one = (Histogram("seconds", "-", buckets=SECONDS, registry=CollectorRegistry()) for _ in range(2))
+    at_once.observe_all(values)
+    for value in values:
+        one_by_one.observe(value)
+    (some,), (others,) = at_once.collect(), one_by_one.collect()
+    for sample, other in zip(some.samples, others.samples, strict=True):
+        assert sample._replace(value=0) == other._replace(value=0)
+        assert sample.value == pytest.approx(other.value)
+
+
+def test_what_was_answered_in_a_turn_is_written_at_its_end_or_when_it_is_asked_for() -> None:
+    async def turns() -> tuple[bytes, bytes, bytes]:
+        metrics = Metrics()
+        for _ in range(3):
+            metrics.answered("/generate", 200, 0.25)
+        asked = metrics.text()
+        metrics.answered("/generate", 200, 0.25)
+        before = generate_latest(metrics.registry)
+        await asyncio.sleep(0)
+        return asked, before, generate_latest(metrics.registry)
+
+    counts = [b'limner_requests_total{code="200",route="/generate"} %d.0\n' % count for count in (3, 3, 4)]
+    for count, text in zip(counts, asyncio.run(turns()), strict=True):
+        assert count in text
 
 
 def test_images_of_a_failed_batch_are_not_counted_as_generated_and_it_is_one_line(

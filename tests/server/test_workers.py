@@ -112,6 +112,8 @@ def test_all_workers_answer_and_any_of_them_knows_what_all_have_done(team: Any) 
         assert now["limner_in_flight_requests"] >= 1
         assert now['limner_load_seconds{model="plain@1"}'] > 0
         assert now['limner_request_seconds_bucket{le="+Inf",route="/generate"}'] == now[ANSWERED]
+    told = [httpx.get(f"{team.url}/v2/models/plain/stats", timeout=PATIENCE).json() for _ in range(10)]
+    assert {each["model_stats"][0]["inference_count"] for each in told} == {scrapes[-1][IMAGES]}
     used = [cpu(process) for process in children(team.process.pid)]
     assert len(used) == 2
     assert min(used) > 0.1 * max(used)  # both have worked

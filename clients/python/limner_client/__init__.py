@@ -6,8 +6,67 @@
 ...     three.save("three.png")
 """
 
-from limner_client.client import Answer, Client
-from limner_client.errors import ApiError, ClientError, ConnectionFailed
+from limner_client.answers import Answer, Entry, Format, Made, Saved
+from limner_client.async_client import AsyncClient
+from limner_client.calls import Models, Options, Priority, ServedModel, ServedVersion
+from limner_client.client import Client
+from limner_client.downloads import Progress
+from limner_client.errors import (
+    ApiError,
+    ClientError,
+    ConnectionFailed,
+    Expired,
+    Hopeless,
+    IncompleteAnswer,
+    InvalidAddress,
+    InvalidParameter,
+    MethodNotAllowed,
+    MissingExtra,
+    NotAcceptable,
+    NotFound,
+    NotReady,
+    Overloaded,
+    ServerFailed,
+    TimedOut,
+    TooLarge,
+    Unparsable,
+    UnsupportedType,
+)
+from limner_client.retries import Retries
 
-__all__ = ["Answer", "ApiError", "Client", "ClientError", "ConnectionFailed"]
+__all__ = [
+    "Answer",
+    "ApiError",
+    "AsyncClient",
+    "Client",
+    "ClientError",
+    "ConnectionFailed",
+    "Entry",
+    "Expired",
+    "Format",
+    "Hopeless",
+    "IncompleteAnswer",
+    "InvalidAddress",
+    "InvalidParameter",
+    "Made",
+    "MethodNotAllowed",
+    "MissingExtra",
+    "Models",
+    "NotAcceptable",
+    "NotFound",
+    "NotReady",
+    "Options",
+    "Overloaded",
+    "Priority",
+    "Progress",
+    "Retries",
+    "Saved",
+    "ServedModel",
+    "ServedVersion",
+    "ServerFailed",
+    "TimedOut",
+    "TooLarge",
+    "Unparsable",
+    "UnsupportedType",
+]
 __version__ = "0.1.0"

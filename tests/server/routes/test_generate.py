@@ -4,13 +4,19 @@ import base64
 import hashlib
 import io
 import json
+import random
 import re
+import socket
+import threading
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import parse_qsl
 
 import httpx
 import numpy as np
@@ -22,10 +28,13 @@ from PIL import Image
 from export.bundle import load_prior, read
 from export.engines import open_engine
 from server.images import MEDIA_TYPES
-from server.schemas import GenerateRequest
+from server.routes import generate
+from server.schemas import AN_OBJECT, GenerateRequest
 from training.latents import DRAWN_SEEDS, SEEDS, draw
 
 DIGITS = {"model": "digits"}
+JSON, FORM = "application/json", "application/x-www-form-urlencoded"
+CLASSES = "a class name (0, 2, 1) or an index from 0 to 2"
 
 
 def problem(response: httpx.Response, status: int) -> dict[str, Any]:
@@ -65,12 +74,12 @@ def npy(response: httpx.Response) -> np.ndarray:
 @pytest.mark.parametrize(
     ("query", "status", "field", "allowed"),
     [
-        ("model=digits&label=99", 422, "label", "a class name (0, 2, 1) or an index from 0 to 2"),
-        ("model=digits&label=cat", 422, "label", "a class name (0, 2, 1) or an index from 0 to 2"),
-        ("model=digits&label=-1", 422, "label", "a class name (0, 2, 1) or an index from 0 to 2"),
-        ("model=digits&label=3", 422, "label", "a class name (0, 2, 1) or an index from 0 to 2"),
-        ("model=digits&label=", 422, "label", "a class name (0, 2, 1) or an index from 0 to 2"),
-        ("model=digits&label=%F0%9F%90%B1", 422, "label", "a class name (0, 2, 1) or an index from 0 to 2"),
+        ("model=digits&label=99", 422, "label", CLASSES),
+        ("model=digits&label=cat", 422, "label", CLASSES),
+        ("model=digits&label=-1", 422, "label", CLASSES),
+        ("model=digits&label=3", 422, "label", CLASSES),
+        ("model=digits&label=", 422, "label", CLASSES),
+        ("model=digits&label=%F0%9F%90%B1", 422, "label", CLASSES),
         ("model=digits&n=0", 422, "n", "an integer from 1"),
         ("model=digits&n=1.5", 422, "n", "an integer from 1"),
         ("model=digits&n=257", 422, "n", "an integer from 1 to 256 as png"),
@@ -105,28 +114,72 @@ def test_a_bad_parameter_is_refused_with_its_name_and_what_is_allowed(
     http: httpx.Client, method: str, query: str, status: int, field: str, allowed: str
 ) -> None:
     said = problem(http.request(method, f"/generate?{query}"), status)
-    assert (said["field"], said["allowed"]) == (field, allowed)
+    given = [value for name, value in parse_qsl(query, keep_blank_values=True) if name == field]
+    value = given[0] if len(given) == 1 else json.dumps(given or None)
+    assert (said["field"], said["value"], said["allowed"]) == (field, value, allowed)
     assert allowed in said["detail"]
 
 
 @pytest.mark.parametrize(
-    ("body", "content_type", "status"),
+    ("body", "content_type", "status", "field", "value", "allowed"),
     [
-        (b"{", "application/json", 400),
-        (b"[1]", "application/json", 400),
-        (b'{"n": 2}', "text/plain", 415),
-        (b"label=1", "application/x-www-form-urlencoded", 415),
-        (b" " * (1 << 20) + b"{}", "application/json", 413),
-        (b'{"model": "digits", "n": true}', "application/json", 422),
-        (b'{"model": "digits", "label": "\\ud800"}', "application/json", 422),
-        (b'{"model": "\\ud800"}', "application/json", 404),
-        (b'{"model": "digits", "model": "plain"}', "application/json", 422),
+        (b"{", JSON, 400, "body", "{", AN_OBJECT),
+        (b"[1]", JSON, 400, "body", "[1]", AN_OBJECT),
+        (b"\xff", JSON, 400, "body", "\ufffd", AN_OBJECT),
+        (b"[" * 200, JSON, 400, "body", "[" * 97 + "...", AN_OBJECT),
+        (b'{"n": 2}', "text/plain", 415, "Content-Type", "text/plain", JSON),
+        (b"label=1", FORM, 415, "Content-Type", FORM, JSON),
+        (b"{}".rjust(1 << 21), JSON, 413, "Content-Length", "2097152", "at most 1048576"),
+        (b'{"model": "digits", "n": true}', JSON, 422, "n", "true", "an integer from 1"),
+        (b'{"model": "digits", "label": "\\ud800"}', JSON, 422, "label", "\ud800", CLASSES),
+        (b'{"model": "\\ud800"}', JSON, 404, "model", "\ud800", "digits, plain"),
+        (b'{"model": "a", "model": "b"}', JSON, 422, "model", '["a", "b"]', "model once"),
     ],
 )
-def test_a_bad_body_is_refused(http: httpx.Client, body: bytes, content_type: str, status: int) -> None:
-    response = http.post("/generate", content=body, headers={"Content-Type": content_type})
-    problem(response, status)
+def test_a_bad_body_is_refused(
+    http: httpx.Client, body: bytes, content_type: str, status: int, field: str, value: str, allowed: str
+) -> None:
+    said = problem(http.post("/generate", content=body, headers={"Content-Type": content_type}), status)
+    assert (said["field"], said["value"], said["allowed"]) == (field, value, allowed)
+    assert allowed in said["detail"] or status == 413
     assert http.get("/readyz").status_code == 200
+
+
+def test_a_body_without_a_length_is_refused_as_soon_as_it_is_too_large(http: httpx.Client) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(1000):
+            yield b" " * 4096
+
+    said = problem(http.post("/generate", content=endless(), headers={"Content-Type": JSON}), 413)
+    assert (said["field"], said["value"], said["allowed"]) == ("Content-Length", "over 1048576", "at most 1048576")
+
+
+words = st.sampled_from(
+    [*GenerateRequest.model_fields, "digits", "png", "1", "0", "-1", "1e9", "null", "%00", "%ff", "=", "&"]
+)
+texts = st.lists(words | st.text(max_size=3), max_size=8).map("".join)
+line = (texts.map(str.encode) | st.binary(max_size=30)).map(lambda said: re.sub(rb"[\r\n]", b"", said))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    method=st.sampled_from([b"GET", b"POST", b"HEAD", b"PUT", b"OPTIONS"]),
+    query=line.map(lambda said: said.replace(b" ", b"")),
+    header=st.tuples(st.sampled_from([b"Accept", b"Content-Type", b"If-None-Match", b"X-Request-Id", b"Host"]), line),
+    body=texts.map(lambda said: f'{{"{said}": 1}}'.encode()) | st.binary(max_size=40),
+    is_json=st.booleans(),
+)
+def test_whatever_is_sent_is_answered_and_nothing_is_a_500(
+    http: httpx.Client, method: bytes, query: bytes, header: tuple[bytes, bytes], body: bytes, is_json: bool
+) -> None:
+    head = [b"%b /generate?model=digits&%b HTTP/1.1" % (method, query), b"%b: %b" % header, b"Connection: close"]
+    head += [b"Content-Length: %d" % len(body), *([b"Content-Type: application/json"] if is_json else [])]
+    with socket.create_connection((http.base_url.host, http.base_url.port or 80), timeout=60) as connection:
+        connection.sendall(b"\r\n".join([*head, b"", body]))
+        answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    version, status, _ = answer.split(b" ", 2)
+    assert version == b"HTTP/1.1"
+    assert 200 <= int(status) < 500
 
 
 def test_a_name_in_both_query_and_body_is_refused(http: httpx.Client) -> None:
@@ -136,7 +189,7 @@ def test_a_name_in_both_query_and_body_is_refused(http: httpx.Client) -> None:
 
 def test_an_accept_header_of_no_supported_type_is_406(http: httpx.Client) -> None:
     said = problem(http.get("/generate", params=DIGITS, headers={"Accept": "text/html"}), 406)
-    assert said["allowed"] == ", ".join(MEDIA_TYPES.values())
+    assert (said["field"], said["value"], said["allowed"]) == ("Accept", "text/html", ", ".join(MEDIA_TYPES.values()))
 
 
 @pytest.mark.parametrize(("seed", "accept"), [(1, "application/x-npy"), (1, "application/json"), (1, "image/png")])
@@ -152,8 +205,9 @@ def test_the_accept_header_chooses_what_format_would_name(http: httpx.Client, se
 def test_other_methods_are_405_and_allow_names_every_method_there_is(http: httpx.Client) -> None:
     for method in ("DELETE", "PUT", "PATCH"):
         response = http.request(method, "/generate")
-        problem(response, 405)
+        said = problem(response, 405)
         assert response.headers["Allow"] == "GET, HEAD, POST"
+        assert (said["field"], said["value"], said["allowed"]) == ("method", method, "GET, HEAD, POST")
 
 
 def test_an_answer_says_which_image_it_is(http: httpx.Client) -> None:
@@ -220,6 +274,23 @@ def test_an_etag_is_of_the_format_that_is_answered_and_only_of_what_a_url_says_w
         assert "ETag" not in response.headers
     assert "Cache-Control" not in http.post("/generate", params=asked).headers
     assert http.post("/generate", params=DIGITS).headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("other", ["title", "digest", "artifact", "VERSION"])
+def test_an_etag_is_of_the_model_its_artifact_and_limner_s_version(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"title": "digits@1", "digest": "abc", "artifact": "onnxruntime-fp32"}
+
+    def tag() -> str:
+        bundle = SimpleNamespace(digest=facts["digest"])
+        model: Any = SimpleNamespace(title=facts["title"], bundle=bundle, artifact=facts["artifact"])
+        return generate.caching("GET", GenerateRequest(seed=7), model, None, "png")["ETag"]
+
+    before = tag()
+    assert tag() == before
+    facts |= {other: "another"}
+    if other == "VERSION":
+        monkeypatch.setattr(generate, "VERSION", "another")
+    assert tag() != before
 
 
 def test_the_label_header_is_there_for_one_image_of_a_model_with_classes(http: httpx.Client) -> None:
@@ -324,6 +395,41 @@ def test_an_image_is_the_same_bytes_alone_and_at_any_place_of_an_answer(http: ht
     assert [entry["png"] for entry in shifted] == [entry["png"] for entry in made[5:10]]
 
 
+@pytest.fixture(scope="module")
+def replica(start_server: Callable[..., AbstractContextManager[str]], models: Path) -> Iterator[httpx.Client]:
+    """Another process that serves the same bundles."""
+    with start_server(models, "--engine-threads", "1") as url, httpx.Client(base_url=url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+def load(url: str, replica: httpx.Client) -> Iterator[None]:
+    """Two clients of each server that ask for other pictures all the time: batches are of all sizes and mates."""
+    stop, answered = threading.Event(), Counter[int]()
+
+    def ask(base: str, number: int) -> None:
+        chance = random.Random(number)
+        with httpx.Client(base_url=base, timeout=60) as client:
+            while not stop.is_set():
+                low, n = chance.choice(("normal", "low")), chance.randrange(1, 100)
+                asked = {
+                    "model": chance.choice(("digits", "digits", "plain")),
+                    "n": n,
+                    "priority": low,
+                    "format": "npy",
+                }
+                answered[client.get("/generate", params=asked).status_code] += 1
+
+    threads = [threading.Thread(target=ask, args=(str(base), n)) for n in range(2) for base in (url, replica.base_url)]
+    for thread in threads:
+        thread.start()
+    yield
+    stop.set()
+    for thread in threads:
+        thread.join(60)
+    assert [*answered] == [200]
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     first=st.integers(0, SEEDS - 1) | st.integers(SEEDS - 70, SEEDS - 1),
@@ -332,15 +438,20 @@ def test_an_image_is_the_same_bytes_alone_and_at_any_place_of_an_answer(http: ht
     label=st.sampled_from([None, "0", "1"]),
     truncation=st.sampled_from([None, 0.5]),
     priority=st.sampled_from(["normal", "low"]),
+    elsewhere=st.booleans(),
 )
-def test_an_image_depends_on_its_seed_label_and_truncation_alone(http: httpx.Client, **asked: Any) -> None:
-    """Of any number, at any place, in any format, behind or before others."""
+@pytest.mark.usefixtures("load")
+def test_an_image_depends_on_its_seed_label_and_truncation_alone(
+    http: httpx.Client, replica: httpx.Client, **asked: Any
+) -> None:
+    """Of any number, at any place, in any format, behind or before others, under load, from this process or another."""
+    other = replica if asked.pop("elsewhere") else http
     first, place = asked.pop("first"), asked["n"] - 1 - asked.pop("place") % asked["n"]
     how = given_values(asked)
     stack = npy(http.get("/generate", params=DIGITS | how | {"seed": first, "format": "npy"}))
     assert len(stack) == asked["n"]
     how |= {"n": 1, "seed": (first + place) % SEEDS}
-    alone = Image.open(io.BytesIO(png(http, **how)))
+    alone = Image.open(io.BytesIO(png(other, **how)))
     assert np.array_equal(np.asarray(alone)[..., None], stack[place])
 
 
@@ -465,7 +576,7 @@ def test_priority_and_patience_change_nothing_in_the_picture(http: httpx.Client,
 
 
 def test_an_image_is_the_same_bytes_under_concurrent_load_and_from_another_process(
-    url: str, models: Path, start_server: Callable[..., AbstractContextManager[str]]
+    url: str, replica: httpx.Client
 ) -> None:
     """Batch mates, sizes, threads of the engine, replicas: none of them shows in the pixels."""
     first, count = 1000, 24
@@ -485,8 +596,7 @@ def test_an_image_is_the_same_bytes_under_concurrent_load_and_from_another_proce
         assert len(set(expected)) == count
         with ThreadPoolExecutor(8) as pool:
             assert all(pool.map(lambda number: ask(number, one), range(120)))
-    with start_server(models, "--engine-threads", "1") as replica, httpx.Client(base_url=replica) as other:
-        assert reference(other) == expected
+    assert reference(replica) == expected
 
 
 def test_the_largest_answers_arrive_whole(http: httpx.Client) -> None:

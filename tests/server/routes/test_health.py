@@ -3,6 +3,8 @@
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from server.routes import oip_paths
+
 ROUTES = {
     "/generate",
     "/interpolate",
@@ -16,6 +18,7 @@ ROUTES = {
     "/openapi.json",
     "/js/limner-client.js",
 }
+ROUTES |= {str(getattr(route, "path", "")) for route in oip_paths.router.routes}
 
 
 def samples(http: httpx.Client) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
