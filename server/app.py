@@ -13,8 +13,6 @@ from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import FileResponse
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import errors, routes, tensors
@@ -23,13 +21,14 @@ from server.express import Express
 from server.group import Group
 from server.observer import RequestObserver
 from server.openapi import documented
+from server.pages import pages
 from server.repository import open_repository
 from server.routes import generate, health, interpolate, models, oip_paths, openai
 from server.settings import Settings
 from server.shortcut import Shortcut
 from server.state import State
 from server.telemetry import Metrics, log
-from training.errors import ConfigError, LimnerError
+from training.errors import LimnerError
 
 VERSION = importlib.metadata.version("limner")
 
@@ -52,9 +51,7 @@ def create_app(settings: Settings, group: Group | None = None) -> Application:
 
     Raises LimnerError where a bundle cannot be served.
     """
-    page = settings.playground / "index.html"
-    if not page.is_file():
-        raise ConfigError(f"no playground in '{settings.playground}'", "Unset LIMNER_PLAYGROUND.")
+    static = pages(settings.playground)
     metrics = Metrics(group)
     state = State(settings, open_repository(settings, metrics.observe_batch, group), metrics)
     for versions in state.repository.versions().values():
@@ -88,11 +85,10 @@ def create_app(settings: Settings, group: Group | None = None) -> Application:
     app.state.limner = state
     app.add_exception_handler(LimnerError, errors.on_limner_error)
     app.add_exception_handler(HTTPException, errors.on_http_exception)
-    for module in (generate, interpolate, models, health, oip_paths, openai):
-        app.router.routes.extend(module.router.routes)  # flat, unlike include_router: Allow is read from each route
-    app.add_api_route("/", lambda: FileResponse(page), methods=["GET"], include_in_schema=False)
+    apis = (module.router for module in (generate, interpolate, models, health, oip_paths, openai))
+    for router in (*apis, static):
+        app.router.routes.extend(router.routes)  # flat, unlike include_router: Allow is read from each route
     _answer_head(app)
-    app.mount("/playground", StaticFiles(directory=settings.playground))
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     observer = RequestObserver(Shortcut(app, generate.generate, generate.routes()), metrics, state.drain)
     return Application(app, state, _around(observer, settings), Express(state, observer))

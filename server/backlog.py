@@ -26,6 +26,7 @@ class Request:
     queue_seconds: float = 0.0
     input_seconds: float = 0.0
     compute_seconds: float = 0.0
+    batch: int = 0  # images of the largest batch that made some of it
     taken: int = 0  # images that a batch has taken so far
     settled: bool = False
     parts: list[np.ndarray] = field(default_factory=list)

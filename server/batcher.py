@@ -27,13 +27,14 @@ Reason = Literal["full", "fitted", "drained", "retry"]
 @dataclass(frozen=True)
 class Generated:
     """images uint8 [n, H, W, C], their labels int64 [n] or None; seconds from arrival to the first batch, and inside
-    the engine.
+    the engine; `batch`: images of the largest batch that made some of them, whoever asked for the others.
     """
 
     images: np.ndarray
     labels: np.ndarray | None
     queue_seconds: float
     compute_seconds: float
+    batch: int
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,7 @@ class Batcher:
     ) -> Settled:
         """Give each request its images; what is settled by that."""
         settled: Settled = []
-        row = 0
+        row, size = 0, len(images)
         for request, start, stop in parts:
             mine = range(row, row + stop - start)
             row = mine.stop
@@ -245,6 +246,8 @@ class Batcher:
             if label is not None:
                 request.labels.append(label[mine.start : mine.stop])
             request.compute_seconds += seconds
+            if size > request.batch:
+                request.batch = size
             if stop == request.count:
                 settled += self._settle(request, _made(request))
         return settled
@@ -282,7 +285,8 @@ def _made(request: Request) -> Generated | EngineError:
     """All of its images; or why they cannot be put together, which is no fault of those who shared its batch."""
     try:
         labels = _joined(request.labels) if request.labels else None
-        return Generated(_joined(request.parts), labels, request.queue_seconds, request.compute_seconds)
+        seconds = request.queue_seconds, request.compute_seconds
+        return Generated(_joined(request.parts), labels, *seconds, request.batch)
     except Exception as caught:
         return _wrapped(caught)
 

@@ -197,7 +197,7 @@ class Express:
         self._state.metrics.encoded(model.title, seconds)
         if time.monotonic() > ride.deadline:
             self._state.metrics.late.labels(model.title).inc()
-        timing = answering.timing(queue=made.queue_seconds, compute=made.compute_seconds, encode=seconds)
+        timing = answering.timing(made, seconds)
         labelled = "" if label is None else f"x-limner-label: {label}\r\n"
         head = (
             f"{labelled}server-timing: {timing}\r\ncontent-length: {len(body)}\r\ncontent-type: image/png\r\n"

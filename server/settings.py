@@ -17,6 +17,7 @@ from export.engines import ENGINES, PRECISIONS
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s,]+")
 MOST_WORKERS = 1024
 CHECKOUT_OR_SITE = Path(__file__).resolve().parents[1]  # the wheel keeps the checkout's layout
+JS_CLIENT = CHECKOUT_OR_SITE / "clients" / "js" / "limner-client.js"  # which the playground imports
 
 
 class Settings(BaseModel):

@@ -1,6 +1,7 @@
 """Really trained bundles and a real server process, once a session; nothing is written to the home folder."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import httpx
 import numpy as np
@@ -18,6 +19,8 @@ from hypothesis import settings
 from PIL import Image
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
     from training.config import Kind
     from training.data import Dataset
 
@@ -27,6 +30,64 @@ settings.load_profile("limner")
 START_SECONDS = 60.0  # generous: a busy machine imports and warms up slowly
 STOP_SECONDS = 30.0
 DIGITS = ("0", "2", "1")  # label=2 is the class named "2", index 1: a name goes before an index
+
+
+@pytest.fixture(scope="session")
+def program(missing: Callable[[str], NoReturn]) -> Callable[..., Path]:
+    """`program("promtool", "Debian's package prometheus")` -> its path, looked for on PATH or in the folder `at`.
+
+    Where it is not installed the test skips, naming the package; it fails where LIMNER_TEST_ALL is 1.
+    """
+
+    def found(name: str, package: str, at: Path | None = None) -> Path:
+        path = shutil.which(name, path=at)
+        if path is None:
+            missing(f"{package} is not installed")
+        return Path(path)
+
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser(program: Callable[..., Path]) -> "Iterator[Browser]":
+    """Debian's Chromium without a window. Not for the session: while it is open this thread has an event loop."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = program("chromium", "Debian's package chromium")
+    options = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=options)
+        yield browser
+        browser.close()
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A page in a browser; what it wrote to the console and threw, and what it asked for, so far."""
+
+    page: "Page"
+    complaints: list[str]
+    asked: list[str]
+
+
+@pytest.fixture
+def visit(browser: "Browser") -> Iterator[Callable[..., Visit]]:
+    """`visit(url, width=360, scheme="dark")` -> Visit, in a context of its own: no cookies, no cache of another."""
+    contexts = []
+
+    def visited(url: str, width: int = 1440, scheme: Literal["light", "dark"] = "light", **more: Any) -> Visit:
+        contexts.append(browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, **more))
+        visit = Visit(contexts[-1].new_page(), [], [])
+        visit.page.set_default_timeout(STOP_SECONDS * 1e3)
+        visit.page.on("console", lambda message: visit.complaints.append(message.text))
+        visit.page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+        visit.page.on("request", lambda request: visit.asked.append(request.url))
+        visit.page.goto(url)
+        return visit
+
+    yield visited
+    for context in contexts:
+        context.close()
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,15 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"^```(bash|python|js)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXEMPT = ("make demo", "make test")
 
 
@@ -40,7 +41,10 @@ def serving(command: str, folder: Path, environment: dict[str, str]) -> Iterator
 
 
 @pytest.mark.slow
-def test_every_command_and_example_runs(tmp_path: Path) -> None:
+def test_every_command_and_example_runs(tmp_path: Path, program: Callable[..., Path]) -> None:
+    node = program("node", "Debian's package nodejs")
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "node_modules" / "limner-client").symlink_to(ROOT / "clients" / "js")  # as npm installs a folder
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     bin_folder = Path(sys.executable).parent
@@ -51,9 +55,12 @@ def test_every_command_and_example_runs(tmp_path: Path) -> None:
     with ExitStack() as servers:
         for language, block in BLOCK.findall(README):
             here = block.replace("8000", port)
-            if language == "python":
-                subprocess.run([sys.executable, "-c", here], cwd=tmp_path, env=environment, check=True, timeout=60)
-                ran.append("python")
+            if language in ("python", "js"):
+                (tmp_path / "example.py").write_text(here)
+                (tmp_path / "example.mjs").write_text(here)
+                run = [sys.executable, "example.py"] if language == "python" else [node, "example.mjs"]
+                subprocess.run(run, cwd=tmp_path, env=environment, check=True, timeout=60)
+                ran.append(language)
                 continue
             for command in commands(here):
                 if command.startswith(EXEMPT):
@@ -64,13 +71,12 @@ def test_every_command_and_example_runs(tmp_path: Path) -> None:
                 else:
                     subprocess.run(["bash", "-ec", command], cwd=tmp_path, env=environment, check=True, timeout=200)
                 ran.append(command.split()[0])
-    assert {"limner", "curl", "python"} <= set(ran)
+    assert {"limner", "curl", "python", "js"} <= set(ran)
     for file in ("three.png", "three-7.png", "three-8.png"):
         assert (tmp_path / file).read_bytes().startswith(b"\x89PNG")
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:
-    root = Path(__file__).parents[1]
-    for target in re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", README):
+    for target in re.findall(r"\]\(([^)#]+)\)|src(?:set)?=\"([^\"]+)\"", README):
         place = target[0] or target[1]
-        assert place.startswith("http") or (root / place).exists(), place
+        assert place.startswith("http") or (ROOT / place).exists(), place

@@ -1,120 +1,142 @@
-// The form's values in, a grid of pictures out: a request is a query, and each picture links to a query of its own.
-// Seeds stay decimal strings: 2^63 - 1 does not fit a JavaScript number.
+// The form in, or the page's address; a wall of pictures out, and the address that gives the same wall again.
 
-const page = Object.fromEntries(Array.from(document.querySelectorAll("[id]"), (element) => [element.id, element]));
+import { describe } from "./card.js";
+import { found, forget } from "./morph.js";
+import { ask, page, say, served } from "./studio.js";
+import { offer } from "./take.js";
+import { tell } from "./took.js";
+import { view } from "./viewing.js";
+import { prepare, show } from "./wall.js";
+
 const fields = page.request.elements;
-
-let newest = null; // name of a model -> its newest version; null until the server has said what it serves
-
-/** Why there is no picture, in words for the visitor; `field` is the parameter to blame, if one is. */
-class Refusal extends Error {
-  constructor(words, field) {
-    super(words);
-    this.field = field;
-  }
-}
-
-/** The JSON at an address, with its headers. Throws Refusal where there is none. */
-async function ask(address, options) {
-  const response = await fetch(address, options).catch(() => {
-    throw new Refusal("The server does not answer. Is it running?");
-  });
-  const body = await response.json().catch(() => null);
-  if (response.ok && body) return { body, headers: response.headers };
-  throw new Refusal(body?.detail ?? `The server's answer (${response.status}) is not understood.`, body?.field);
-}
-
-/** The relative address of pictures; parameters that are empty are left out. */
-function generate(parameters) {
-  const given = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null);
-  return `generate?${new URLSearchParams(given)}`;
-}
+const NAMES = ["model", "version", "label", "n", "seed", "truncation"];
+const NAMES_SHOWN = { label: "class", n: "pictures" };
+const { said } = page;
+let calls = new AbortController();
 
 async function offerModels() {
-  const { body } = await ask("models");
-  newest = new Map(body.models.map(({ name, versions }) => [name, versions.at(-1)]));
-  fields.model.replaceChildren(...body.models.map(({ name }) => new Option(name)));
-  fields.model.value = body.default ?? body.models[0].name;
-  fields.model.parentElement.hidden = newest.size === 1;
+  const answer = await ask((server, options) => server.models(options), { said });
+  if (!answer) return false;
+  for (const { name, versions } of answer.models) served.set(name, versions);
+  page.empty.hidden = served.size > 0;
+  page.request.hidden = served.size === 0;
+  if (served.size === 0) return false;
+  fields.model.replaceChildren(...[...served.keys()].map((name) => new Option(name)));
+  fields.model.value = answer.default ?? answer.models[0].name;
+  fields.model.parentElement.hidden = served.size === 1;
+  offerVersions();
+  return true;
+}
+
+function offerVersions() {
+  const versions = served
+    .get(fields.model.value)
+    .map(({ version }) => version)
+    .reverse();
+  fields.version.replaceChildren(...versions.map((version) => new Option(version)));
+  fields.version.parentElement.hidden = versions.length === 1;
   offerClasses();
 }
 
 function offerClasses() {
-  const names = newest.get(fields.model.value).class_names;
+  const before = fields.label.value;
+  const names = model(fields.model.value, fields.version.value).class_names;
   fields.label.replaceChildren(new Option("any", ""), ...names.map((name) => new Option(name, name)));
-  fields.label.disabled = fields.label.parentElement.hidden = names.length === 0;
+  fields.label.value = names.includes(before) ? before : "";
+  fields.label.parentElement.hidden = names.length === 0;
+  describe(fields.model.value, model(fields.model.value, fields.version.value));
 }
 
-/** Asks for the pictures of the form, unless some are under way. A refusal leaves those of before in place. */
-async function draw() {
-  if (page.pictures.ariaBusy === "true") return;
-  page.pictures.ariaBusy = "true";
-  explain(null);
-  try {
-    if (!newest) await offerModels();
-    const asked = { ...Object.fromEntries(new FormData(page.request)), seed: fields.seed.value.trim() };
-    show(asked, await ask(generate({ ...asked, format: "json" }), { method: "POST" }));
-  } catch (problem) {
-    if (!(problem instanceof Refusal)) throw problem;
-    explain(problem);
-  } finally {
-    page.pictures.ariaBusy = "false";
+const model = (name, version) => served.get(name).find((one) => one.version === Number(version));
+
+/** What the form asks for; what is empty is left to the server. */
+function asked() {
+  const given = NAMES.map((name) => [name, fields[name].value.trim()]).filter(([, value]) => value !== "");
+  return Object.fromEntries(given);
+}
+
+/** The form as the page's address has it; whether it can ask for that. */
+function restore() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  for (const name of NAMES) {
+    const value = given.get(name);
+    if (value === null && ["model", "version"].includes(name)) continue;
+    fields[name].value = value ?? (name === "n" ? "16" : "");
+    if (fields[name].value !== (value ?? fields[name].value)) {
+      if (fields[name].options) fields[name].selectedIndex = 0;
+      say(
+        said,
+        `This page's address asks for ${NAMES_SHOWN[name] ?? name} “${value}”, which there is not.`,
+        true,
+        name,
+      );
+      return false;
+    }
+    if (name === "model") offerVersions();
+    if (name === "version") offerClasses();
   }
+  return true;
 }
 
-function explain(refusal) {
-  page.refusal.textContent = refusal?.message ?? "";
-  for (const field of fields) field.ariaInvalid = field.name === refusal?.field;
+/** Ask for pictures, and hang them. What has not come yet is called off. A refusal leaves the wall as it is. */
+async function draw(parameters, remember) {
+  calls.abort();
+  calls = new AbortController();
+  const { signal } = calls;
+  if (!page.pictures.querySelector("button")) prepare(Number(parameters.n) || 1);
+  page.pictures.ariaBusy = "true";
+  const answer = await ask((server, options) => server.generate({ ...parameters, format: "json" }, options), {
+    said,
+    signal,
+  });
+  if (signal.aborted) return;
+  page.pictures.ariaBusy = "false";
+  if (!answer) return void page.pictures.querySelector(".bare")?.parentElement.replaceChildren();
+  const { height, width } = model(answer.model, answer.version);
+  const shared = {
+    model: answer.model,
+    version: answer.version,
+    truncation: parameters.truncation ?? null,
+    height,
+    width,
+  };
+  const pictures = answer.images().map((image) => ({ ...image, ...shared }));
+  forget(shared);
+  show(pictures, (picture) => found(picture) || view(picture, pictures));
+  const exact = { ...parameters, model: answer.model, version: String(answer.version), seed: answer.seed };
+  remember.call(
+    history,
+    null,
+    "",
+    `#${new URLSearchParams(NAMES.filter((name) => name in exact).map((name) => [name, exact[name]]))}`,
+  );
+  tell(answer);
+  offer(exact, { height, width });
 }
 
-function show(asked, { body, headers }) {
-  const { images, version } = body;
-  page.pictures.style.setProperty("--columns", Math.max(2, Math.ceil(Math.sqrt(images.length))));
-  page.pictures.replaceChildren(...images.map((image, place) => framed(image, place, body)));
-  page.summary.textContent = `${headers.get("X-Limner-Model")} · ${timings(headers.get("Server-Timing") ?? "")}`;
-  const sheet = new URL(generate({ ...asked, version, seed: images[0].seed }), document.baseURI);
-  page.curl.textContent = `curl -fo limner.png "${sheet}"`;
-  page.terminal.hidden = false;
+/** The first time, and where somebody goes back or changes the address. */
+async function begin() {
+  const able = (served.size > 0 || (await offerModels())) && restore();
+  if (able) await draw(asked(), history.replaceState);
+  else page.pictures.replaceChildren();
 }
 
-/** `queue;dur=0.097, compute;dur=0.889` -> `queue 0.1, compute 0.9 ms` */
-function timings(header) {
-  const stages = header.matchAll(/(\w+);dur=([\d.]+)/g);
-  return Array.from(stages, ([, stage, ms]) => `${stage} ${Number(ms).toFixed(1)}`).join(", ") + " ms";
-}
-
-function framed(image, place, { model, version }) {
-  const item = page.picture.content.cloneNode(true).firstElementChild;
-  const [link, picture, title, number] = item.querySelectorAll("a, img, b, span");
-  item.style.setProperty("--place", place);
-  link.href = generate({ model, version, label: image.class, seed: image.seed });
-  picture.src = `data:image/png;base64,${image.png}`;
-  title.textContent = image.class;
-  number.textContent = image.seed;
-  return item;
-}
-
-/** 53 random bits, as many as the server draws itself. */
-function randomSeed() {
-  const [bits] = crypto.getRandomValues(new BigUint64Array(1));
-  return String(bits >> 11n);
-}
-
-function copyCurl() {
-  getSelection().selectAllChildren(page.curl);
-  const copied = document.execCommand("copy"); // navigator.clipboard is missing where the page comes over plain HTTP
-  page.copy.textContent = copied ? "Copied" : "Press Ctrl+C";
-  setTimeout(() => (page.copy.textContent = "Copy"), 2000);
-}
-
-page.request.addEventListener("submit", (event) => {
+page.request.addEventListener("submit", async (event) => {
   event.preventDefault();
-  draw();
+  if (served.size === 0) return begin();
+  await draw(asked(), history.pushState);
 });
 page.newSeed.addEventListener("click", () => {
-  fields.seed.value = randomSeed();
+  const [bits] = crypto.getRandomValues(new BigUint64Array(1));
+  fields.seed.value = String(bits >> 11n); // 53 bits, as many as the server draws itself
   page.request.requestSubmit();
 });
-page.copy.addEventListener("click", copyCurl);
-fields.model.addEventListener("change", offerClasses);
-draw();
+fields.model.addEventListener("change", offerVersions);
+fields.version.addEventListener("change", offerClasses);
+addEventListener("popstate", begin);
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address is the pictures'
+  page.wall.focus();
+});
+prepare(Number(fields.n.value));
+begin();

@@ -115,7 +115,7 @@ async def _whole(order: _Order, headers: dict[str, str]) -> Response:
     body, seconds = await order.written(
         partial(work, scale=asked.scale, quality=asked.quality), order.pixels, order.slow
     )
-    headers["Server-Timing"] = timing(queue=made.queue_seconds, compute=made.compute_seconds, encode=seconds)
+    headers["Server-Timing"] = timing(made, seconds)
     order.begins()
     return Response(body, headers=headers, media_type=MEDIA_TYPES[order.format])
 
@@ -127,7 +127,7 @@ async def _streamed(order: _Order, headers: dict[str, str]) -> Response:
     made = blocks(model, order.images, size, order.seconds, order.low, order.left)
     with order.waiting():
         first = await anext(made)
-    headers["Server-Timing"] = timing(queue=first.queue_seconds, compute=first.compute_seconds)
+    headers["Server-Timing"] = timing(first)
     if order.format == "npy":
         writer = NpyWriter(order.images.count, (manifest.height, manifest.width, manifest.channels))
         headers["Content-Length"] = str(writer.length)

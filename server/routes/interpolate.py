@@ -76,7 +76,7 @@ async def interpolate(request: Request) -> Response:
         return written(order.format, order.path.frames(made.images), between, names, quality=asked.quality)
 
     body, seconds = await order.written(work, order.pixels, order.format in MOVING)
-    headers["Server-Timing"] = timing(queue=made.queue_seconds, compute=made.compute_seconds, encode=seconds)
+    headers["Server-Timing"] = timing(made, seconds)
     order.begins()
     return Response(body, headers=headers, media_type=OFFERED.types[order.format])
 

@@ -167,7 +167,7 @@ async def _written(
     body, headers = work() if made.images.size <= INLINE_PIXELS else await anyio.to_thread.run_sync(work)
     seconds = time.perf_counter() - began
     request.app.state.limner.metrics.encoded(model.title, seconds)
-    times = timing(queue=made.queue_seconds, compute=made.compute_seconds, encode=seconds)
+    times = timing(made, seconds)
     return body, headers | {"Server-Timing": times}
 
 

@@ -36,7 +36,9 @@ def test_every_route_refuses_other_methods_and_says_which_it_has(http: httpx.Cli
     assert response.headers["Allow"] == "GET, HEAD"
 
 
-@pytest.mark.parametrize("path", ["/models", "/models/digits", "/healthz", "/readyz", "/", "/docs", "/openapi.json"])
+@pytest.mark.parametrize(
+    "path", ["/models", "/models/digits", "/healthz", "/readyz", "/", "/js/limner-client.js", "/docs", "/openapi.json"]
+)
 def test_head_says_of_every_route_what_get_would(http: httpx.Client, path: str) -> None:
     head, get = http.head(path), http.get(path)
     assert (head.status_code, head.content, get.status_code) == (200, b"", 200)
@@ -60,6 +62,12 @@ def test_a_page_loads_nothing_from_another_host(http: httpx.Client, path: str) -
 
 def test_the_playground_is_the_page_of_the_checkout(http: httpx.Client) -> None:
     assert http.get("/").text == (Settings().playground / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", ["/", "/playground/playground.js", "/playground/style.css", "/js/limner-client.js"])
+def test_a_browser_asks_for_each_part_of_the_playground_again(http: httpx.Client, path: str) -> None:
+    got = http.get(path)
+    assert (got.status_code, got.headers["Cache-Control"]) == (200, "no-cache")
 
 
 def test_the_schema_of_the_clients_is_the_servers(http: httpx.Client) -> None:

@@ -3,10 +3,10 @@
 import asyncio
 import io
 import json
-import os
-import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import structlog
@@ -74,19 +74,14 @@ def test_the_queue_is_asked_when_the_metrics_are() -> None:
     assert values(metrics)["limner_queued_images"] == 5
 
 
-def test_promtool_finds_nothing_to_say() -> None:
+def test_promtool_finds_nothing_to_say(program: Callable[..., Path]) -> None:
     """Names, units, help and types, as Prometheus's own linter wants them."""
-    program = shutil.which("promtool")
-    if program is None:
-        missing = "Debian's package prometheus is not installed"
-        if os.environ.get("LIMNER_TEST_ALL") == "1":
-            pytest.fail(missing)
-        pytest.skip(missing)
+    promtool = program("promtool", "Debian's package prometheus")
     metrics = Metrics()
     metrics.add_model("digits@1", digest="abc")
     own = b"".join(line for line in metrics.text().splitlines(keepends=True) if b"limner_" in line)
     assert own.count(b"# HELP") == own.count(b"# TYPE") == 19
-    done = subprocess.run([program, "check", "metrics"], input=own, capture_output=True, check=False, timeout=60)
+    done = subprocess.run([promtool, "check", "metrics"], input=own, capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 

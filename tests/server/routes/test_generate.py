@@ -217,7 +217,7 @@ def test_an_answer_says_which_image_it_is(http: httpx.Client) -> None:
     assert response.headers["X-Limner-Label"] == "0"
     assert response.headers["X-Limner-Model"] == "digits@1"
     timing = response.headers["Server-Timing"]
-    assert re.fullmatch(r"queue;dur=\d+\.\d+, compute;dur=\d+\.\d+, encode;dur=\d+\.\d+", timing)
+    assert re.fullmatch(r"queue;dur=\d+\.\d+, compute;dur=\d+\.\d+, encode;dur=\d+\.\d+, batch;desc=1", timing)
     assert response.headers["Cache-Control"] == "no-cache"  # a newer version would make another
     picture = Image.open(io.BytesIO(response.content))
     assert (picture.size, picture.mode) == ((28, 28), "L")

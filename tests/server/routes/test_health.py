@@ -3,7 +3,7 @@
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-PAGES = {"/", "/docs", "/openapi.json"}
+PAGES = {"/", "/docs", "/openapi.json", "/js/limner-client.js"}
 
 
 def samples(http: httpx.Client) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:

@@ -266,6 +266,7 @@ def test_server_timing_and_the_request_id_are_told(http: httpx.Client) -> None:
         "queue",
         "compute",
         "encode",
+        "batch",
     ]
     assert response.headers["X-Limner-Model"] == "digits@1"
 
