@@ -16,6 +16,7 @@ from export.bundle import Artifact, Bundle, BundleError, load_prior, read, versi
 from export.choice import chosen
 from export.engines import Engine, open_engine
 from export.invariance import invariant_buckets, probe
+from server import memory
 from server.backlog import Part, Request
 from server.batcher import Batch, Batcher, Generated, Settled
 from server.cost import Cost, measured
@@ -212,7 +213,8 @@ class Repository:
 
 
 def open_repository(settings: Settings, observe: Callable[[str, Batch], None]) -> Repository:
-    """Read, verify, open and warm up every bundle. Raises BundleError, EngineError, ConfigError: all or nothing."""
+    """Read, verify, open and warm up every bundle. Raises BundleError, EngineError, ConfigError, also for want
+    of memory: all or nothing."""
     bundles = [read(folder) for folder in version_folders(settings.models)]
     if not bundles:
         what = "holds no bundle" if settings.models.is_dir() else "is no folder"
@@ -250,6 +252,7 @@ def _open(bundle: Bundle, settings: Settings, observe: Callable[[str, Batch], No
     name = settings.name or manifest.name
     title = f"{name}@{manifest.version}"
     artifact = chosen(bundle, settings.engine)
+    memory.reserve(title, (bundle.folder / artifact.file).stat().st_size)
     prior = load_prior(bundle)
     z, label = probe(max(artifact.buckets), manifest.latent, manifest.classes)
     if prior is not None:
