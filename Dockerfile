@@ -17,7 +17,8 @@ RUN mkdir -p clients/playground clients/python/limner_client export limner serve
 FROM packages AS packages-cpu
 ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS PIP_CERT
 ARG EXTRAS=serve,cpu
-RUN /opt/pip/bin/pip --python /opt/limner/bin/python install -c constraints.txt ".[${EXTRAS}]"
+RUN /opt/pip/bin/pip --python /opt/limner/bin/python install -c constraints.txt ".[${EXTRAS}]" \
+  && find /opt/limner -type d -name tests -prune -exec rm -r {} +
 FROM packages AS packages-gpu
 ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS PIP_CERT
 RUN /opt/pip/bin/pip --python /opt/limner/bin/python install -c constraints.txt '.[serve,gpu,tensorrt]'
@@ -40,8 +41,9 @@ LABEL org.opencontainers.image.title="limner" \
   org.opencontainers.image.description="Trains small image generators, exports them to ONNX, serves them in batches over HTTP." \
   org.opencontainers.image.licenses="Apache-2.0" \
   org.opencontainers.image.version="${VERSION}"
-ENV PATH=/opt/limner/bin:${PATH} PYTHONPATH=/app PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp
-WORKDIR /tmp
+ENV PATH=/opt/limner/bin:${PATH} PYTHONPATH=/app PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/home/limner
+RUN install -d -o 10001 -g 10001 /home/limner
+WORKDIR /home/limner
 ENTRYPOINT ["limner"]
 
 FROM runtime AS server

@@ -117,12 +117,15 @@ def _references(overlay: Overlay) -> Iterator[Problem]:
 def _images(overlay: Overlay) -> Iterator[Problem]:
     """kustomize says nothing where an entry of `images` is the name of none."""
     used = {container["image"] for _, template in pods(overlay) for container in containers(template["spec"])}
-    for path, content in overlay.kustomizations():
-        for image in content.get("images", []):
-            new = f"{image.get('newName', image['name'])}:{image.get('newTag', '')}".rstrip(":")
-            if not any(each == new or each.startswith(f"{new}@") for each in used):
-                what = f"images: '{image['name']}' is the name of no image here. There is {', '.join(sorted(used))}."
-                yield Problem(path, line_of(path, f"name: {image['name']}"), what)
+    entries = [(path, image) for path, content in overlay.kustomizations() for image in content.get("images", [])]
+    renamed = {image["name"]: image.get("newName", image["name"]) for _, image in entries}
+    for path, image in entries:
+        name = image["name"]
+        for _ in entries:  # an overlay may rename again what it builds on
+            name = renamed.get(name, name)
+        if not any(each.startswith((f"{name}:", f"{name}@")) for each in used):
+            what = f"images: '{image['name']}' is the name of no image here. There is {', '.join(sorted(used))}."
+            yield Problem(path, line_of(path, f"name: {image['name']}"), what)
     for image in sorted(used):
         if ":" not in image.rpartition("/")[2] and "@" not in image:
             yield overlay.problem(f"image '{image}' has no tag. Name the real one under `images:`.", f"image: {image}")
