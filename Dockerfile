@@ -12,7 +12,6 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 
 # Of limner itself these install its name and its command, so that a change of the code leaves the packages alone.
 FROM pip AS packages
-ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS PIP_CERT
 RUN mkdir -p clients/playground clients/python/limner_client export limner server training
 FROM packages AS packages-cpu
 ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS PIP_CERT

@@ -41,6 +41,7 @@ def metrics() -> frozenset[str]:
     """Every name in /metrics, as Prometheus stores it."""
     declared = Metrics()
     declared.add_model("model@1")
+    declared.request.labels("/generate")  # exists from the first request on
     lines = declared.text().decode().splitlines()
     return frozenset(line.partition("{")[0].partition(" ")[0] for line in lines if not line.startswith("#"))
 

@@ -4,12 +4,9 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = {
-    name: body
-    for name, body in re.findall(
-        r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM |\Z)", (ROOT / "Dockerfile").read_text(), re.DOTALL | re.MULTILINE
-    )
-}
+STAGES = dict(
+    re.findall(r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM |\Z)", (ROOT / "Dockerfile").read_text(), re.DOTALL | re.MULTILINE)
+)
 RUN = {"server-cpu", "server-gpu", "trainer"}  # and demo, which is server-cpu with models
 
 
