@@ -45,7 +45,7 @@ def shown(size: int) -> str:
 
 
 def _limited(cgroup: Path) -> tuple[int, int]:
-    """A control group's limit and what counts against it, less the pages of files, which the kernel takes back first."""
+    """A control group's limit and what counts against it, less pages of files, which the kernel takes back."""
     for folder, most, now, total in (
         (cgroup, "memory.max", "memory.current", ""),
         (cgroup / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),  # version 1 of control groups
