@@ -30,6 +30,7 @@ from server.state import State
 from server.telemetry import Metrics, log
 from training.errors import LimnerError
 
+APIS = (generate, interpolate, models, health, oip_paths, openai)
 VERSION = importlib.metadata.version("limner")
 
 
@@ -85,8 +86,7 @@ def create_app(settings: Settings, group: Group | None = None) -> Application:
     app.state.limner = state
     app.add_exception_handler(LimnerError, errors.on_limner_error)
     app.add_exception_handler(HTTPException, errors.on_http_exception)
-    apis = (module.router for module in (generate, interpolate, models, health, oip_paths, openai))
-    for router in (*apis, static):
+    for router in (*(module.router for module in APIS), static):
         app.router.routes.extend(router.routes)  # flat, unlike include_router: Allow is read from each route
     _answer_head(app)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]

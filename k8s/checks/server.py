@@ -11,7 +11,7 @@ import typer
 
 import limner
 from checks.overlay import SERVERS, Node, Overlay, Problem, containers, line_of, pods
-from server.routes import generate, health, models
+from server.app import APIS
 from server.settings import Settings
 from server.telemetry import Metrics
 from server.workers import GRACE
@@ -19,7 +19,7 @@ from training.config import TrainConfig
 from training.errors import ConfigError
 from training.precedence import validated
 
-PAGES = {"/", "/docs", "/openapi.json", "/playground", "/static-offline-docs"}  # of server/app.py
+PAGES = {"/", "/docs", "/openapi.json", "/playground", "/js", "/static-offline-docs"}  # of server/app.py
 INSIDE = {"/healthz", "/readyz", "/metrics"}  # not for clients
 METRIC = re.compile(r"\blimner_[a-z_]+")
 
@@ -32,7 +32,7 @@ def problems(overlay: Overlay) -> Iterator[Problem]:
 @cache
 def paths() -> frozenset[str]:
     """What the server answers at, without what follows a parameter."""
-    routes = [route for module in (generate, models, health) for route in module.router.routes]
+    routes = [route for module in APIS for route in module.router.routes]
     return frozenset(PAGES | {getattr(route, "path").partition("/{")[0] for route in routes})  # noqa: B009
 
 
@@ -148,10 +148,12 @@ def _routes(overlay: Overlay) -> Iterator[Problem]:
     """A gateway leads to all that clients ask for, and to nothing else."""
     routes = [rule for route in overlay.of("HTTPRoute") for rule in route["spec"]["rules"] if "backendRefs" in rule]
     led = {match["path"]["value"]: match["path"]["type"] for rule in routes for match in rule["matches"]}
-    for path in led.keys() - (paths() - INSIDE):
-        yield overlay.problem(
-            f"a route leads to {path}, which is not for clients.{_near(path, paths())}", f"value: {path}}}"
-        )
+    for path, kind in led.items():
+        known = [each for each in paths() if _under(each, path, kind)]
+        if not known or INSIDE.intersection(known):
+            yield overlay.problem(
+                f"a route leads to {path}, which is not for clients.{_near(path, paths())}", f"value: {path}}}"
+            )
     reached = {path for path in paths() if any(_under(path, top, kind) for top, kind in led.items())}
     for path in sorted(paths() - INSIDE - reached) if led else ():
         yield overlay.problem(f"no route leads to {path}", "- matches:")

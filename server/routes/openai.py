@@ -49,7 +49,7 @@ async def generate(request: Request) -> Response:
     with order.waiting():
         made = await order.model.generate(order.images, order.seconds, left=order.left)
     body, seconds = await order.written(partial(_body, order, made), order.pixels, order.format in QUALITY_FORMATS)
-    headers["Server-Timing"] = timing(queue=made.queue_seconds, compute=made.compute_seconds, encode=seconds)
+    headers["Server-Timing"] = timing(made, seconds)
     order.begins()
     return Response(body, headers=headers, media_type="application/json")
 
