@@ -11,7 +11,7 @@ import typer
 
 from limner import compare, demo, doctor, evaluate, export, generate, inspect, serve, train
 from limner.console import complain, say
-from training.errors import LimnerError
+from training.errors import LimnerError, as_limner
 
 app = typer.Typer(
     help="Train small image generators, export them to ONNX, serve them in batches over HTTP.",
@@ -27,14 +27,11 @@ def main() -> None:
     debug = "--debug" in sys.argv
     try:
         app()
-    except LimnerError as error:
+    except (LimnerError, OSError, MemoryError) as error:
         if debug:
             raise
-        complain(str(error), error.exit_code)
-    except OSError as error:  # a full disk, a name too long: the system's words say what and where
-        if debug:
-            raise
-        complain(f"{error.filename or 'the system'}: {error.strerror or error}. Try another place.")
+        reason = as_limner(error)
+        complain(str(reason), reason.exit_code)
     except KeyboardInterrupt:
         complain("stopped", 130)
 

@@ -1,12 +1,16 @@
 """Bundles in, a listening server out: `limner serve`."""
 
-from collections.abc import Callable
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from limner.console import needs, out
+from training.errors import Interrupted, LimnerError, as_limner
 from training.precedence import resolve
 
 if TYPE_CHECKING:
@@ -37,11 +41,41 @@ def serve(
 
     Every setting also comes from LIMNER_..., such as LIMNER_QUEUE_IMAGES; a flag wins.
     """
-    from server.settings import Settings
+    from server import memory
 
     flags = {"models": models, "host": host, "port": port, "name": name, "default_model": default_model}
     flags |= {"engine": engine, "engine_threads": engine_threads, "drain_seconds": drain_seconds, "workers": workers}
-    run_server(resolve(Settings, flags, "LIMNER_"))
+    with _stoppable(), _logged():
+        memory.require()
+        from server.settings import Settings
+
+        run_server(resolve(Settings, flags, "LIMNER_"))
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM ends what has not begun to serve: process 1 of a container would not hear it otherwise."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    """What keeps a server from serving, as a line of its log; for people at a terminal, as any command says it."""
+    try:
+        yield
+    except (LimnerError, OSError, MemoryError) as error:
+        if isinstance(error, Interrupted) or sys.stderr.isatty() or "--debug" in sys.argv:
+            raise
+        reason = as_limner(error)
+        with needs("serve"):
+            from server.telemetry import configure_logging, log
+        configure_logging()
+        log.critical("cannot serve", error=reason.what, mend=reason.mend)
+        raise typer.Exit(reason.exit_code) from error
 
 
 def run_server(settings: "Settings", tries: int = 1, welcome: Callable[[str], None] = lambda url: None) -> None:

@@ -20,9 +20,10 @@ from server.answering import HEADERS
 from server.express import Express
 from server.group import Group
 from server.observer import RequestObserver
+from server.openapi import documented
 from server.pages import pages
 from server.repository import open_repository
-from server.routes import generate, health, interpolate, models, oip_paths
+from server.routes import generate, health, interpolate, models, oip_paths, openai
 from server.settings import Settings
 from server.shortcut import Shortcut
 from server.state import State
@@ -84,7 +85,8 @@ def create_app(settings: Settings, group: Group | None = None) -> Application:
     app.state.limner = state
     app.add_exception_handler(LimnerError, errors.on_limner_error)
     app.add_exception_handler(HTTPException, errors.on_http_exception)
-    for router in (generate.router, interpolate.router, models.router, health.router, oip_paths.router, static):
+    apis = (module.router for module in (generate, interpolate, models, health, oip_paths, openai))
+    for router in (*apis, static):
         app.router.routes.extend(router.routes)  # flat, unlike include_router: Allow is read from each route
     _answer_head(app)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
@@ -116,14 +118,14 @@ def _around(observed: ASGIApp, settings: Settings) -> ASGIApp:
         allow_origins=settings.cors_origins,
         allow_methods=["GET", "HEAD", "POST"],
         allow_headers=["*"],
-        expose_headers=[*HEADERS, tensors.HEADER, "Retry-After"],
+        expose_headers=[*HEADERS, tensors.HEADER, "Retry-After", "retry-after-ms"],
     )
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's schema and the components that raw routes refer to."""
+    """FastAPI's schema, the components that raw routes refer to, and what all routes share."""
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
         schema["components"]["schemas"] |= routes.COMPONENTS | oip_paths.COMPONENTS
-        app.openapi_schema = schema
+        app.openapi_schema = documented(schema)
     return app.openapi_schema

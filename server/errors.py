@@ -40,6 +40,7 @@ class RequestError(LimnerError):
     def __init__(self, what: str, mend: str = "", retry_after: float | None = None, **members: Any) -> None:
         super().__init__(what, mend)
         self.members = members
+        self.retry_after = retry_after
         self.headers = {} if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))}
 
 
@@ -129,8 +130,24 @@ def inference_error(error: LimnerError) -> Response:
     return Response(body, status, {**headers, "Cache-Control": "no-store"}, media_type="application/json")
 
 
+def envelope(error: LimnerError) -> Response:
+    """OpenAI's: message, type, param, code. A parameter that is not valid is 400 there, as a body that is no JSON."""
+    status = 400 if error.status == InvalidParameter.status else error.status
+    param, headers = None, {}
+    if isinstance(error, RequestError):
+        param, headers = error.members.get("field"), error.headers
+        if error.retry_after is not None:  # what OpenAI's clients ask for first
+            headers = {**headers, "retry-after-ms": str(math.ceil(1e3 * error.retry_after))}
+    kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
+    code = "model_not_found" if (status, param) == (404, "model") else error.code.replace("-", "_")
+    said = {"message": str(error), "type": kind, "param": param, "code": code}
+    body = json.dumps({"error": said}).encode()
+    return Response(body, status, {**headers, "Cache-Control": "no-store"}, media_type="application/json")
+
+
 FORMS: dict[str, Callable[[LimnerError], Response]] = {  # of protocols that are not limner's own, by their first folder
-    "v2": inference_error
+    "v1": envelope,
+    "v2": inference_error,
 }
 
 

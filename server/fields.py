@@ -13,13 +13,18 @@ LARGEST_TRUNCATION = 8.0  # σ: beyond, a float32 normal is not truncated at all
 LARGEST_SCALE = 16
 LEAST_FPS, MOST_FPS = 0.1, 50.0  # browsers show a frame of less than 20 ms for 100
 DECIMAL = re.compile(r"[0-9]{1,40}")
-_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
+_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
 
 
 def integer(value: Any) -> int:
-    """An integer, or its decimal digits in a string; no booleans, fractions, signs or spaces."""
+    """An integer, or its decimal digits in a string; no booleans, fractions, signs or spaces.
+
+    4.0 is one, as in JSON Schema, while every integer of its size is a float: beyond, another may have been meant.
+    """
     if isinstance(value, int) and not isinstance(value, bool):
         return value
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
     if isinstance(value, str) and DECIMAL.fullmatch(value):
         return int(value)
     raise ValueError("not an integer")
@@ -83,7 +88,7 @@ Seed = Annotated[
 Truncation = Annotated[
     float | None,
     BeforeValidator(number),
-    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": LARGEST_TRUNCATION}),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": LARGEST_TRUNCATION, "examples": [0.7]}),
     Field(gt=0, le=LARGEST_TRUNCATION, description="Latents within ±ψ σ: less variety, more typical pictures."),
 ]
 Scale = Annotated[
@@ -100,7 +105,7 @@ Quality = Annotated[
 ]
 Model = Annotated[
     str | None,
-    WithJsonSchema({"type": "string"}),
+    WithJsonSchema({"type": "string", "examples": ["digits"]}),
     Field(description="Absent: the only model, or the server's default."),
 ]
 Version = Annotated[

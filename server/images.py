@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import math
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +13,6 @@ from server.accept import Offer
 from server.archive import ZipWriter, labelled
 from server.identity import Identity
 from server.pictures import encoded
-from server.png import png
 from training.pictures import sheet
 
 MEDIA_TYPES = {
@@ -73,13 +74,29 @@ class NpyWriter:
         """Nobody wants the rest."""
 
 
+def files(
+    format: str,
+    images: np.ndarray,
+    identity: Identity,
+    labels: np.ndarray | None,
+    *,
+    scale: int = 1,
+    quality: int | None = None,
+) -> Iterator[tuple[Identity, bytes]]:
+    """uint8 [n, H, W, C] -> which each image is, and a file of it alone: png, jpeg or webp."""
+    for index, image in enumerate(images):
+        one = identity.of(index, None if labels is None else int(labels[index]))
+        yield one, encoded(format, image, one.text(), scale, quality)
+
+
+def entries(made: Iterable[tuple[Identity, bytes]], name: str, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Files as JSON lists them: seed, label and class of each, and under `name` the file in base64."""
+    return [labelled(one, class_names) | {name: base64.b64encode(file).decode("ascii")} for one, file in made]
+
+
 def _json(
     images: np.ndarray, identity: Identity, labels: np.ndarray | None, class_names: tuple[str, ...], scale: int
 ) -> bytes:
-    entries = []
-    for index, image in enumerate(images):
-        one = identity.of(index, None if labels is None else int(labels[index]))
-        file = base64.b64encode(png(image, one.text(), scale)).decode("ascii")
-        entries.append(labelled(one, class_names) | {"png": file})
     head = {"model": identity.model, "version": identity.version, "digest": identity.digest}
-    return json.dumps(head | {"images": entries}, ensure_ascii=False).encode()
+    listed = entries(files("png", images, identity, labels, scale=scale), "png", class_names)
+    return json.dumps(head | {"images": listed}, ensure_ascii=False).encode()

@@ -3,13 +3,34 @@
 from pathlib import Path
 
 from export.engines.groups import CGROUP, PROC, around
+from training.errors import ConfigError
 
 ENDLESS = 1 << 62
+MOST_TOO_LITTLE = 96 << 20  # with it, the kernel ended a server of the demo's model each time, before it could say why
+MEND = "Raise the container's memory limit."
+
+
+def require(cgroup: Path = CGROUP, proc: Path = PROC) -> None:
+    """Raises ConfigError where the container's limit is below what any server takes.
+
+    Asked first of all: the kernel ends whoever passes the limit, and nobody could say why.
+    """
+    most = min(_limited(group)[0] for group in around(cgroup, proc))
+    if most <= MOST_TOO_LITTLE:
+        what = f"the container's memory ends at {shown(most)}, a server takes more than {shown(MOST_TOO_LITTLE)}"
+        raise ConfigError(what, MEND)
+
+
+def reserve(title: str, weights: int) -> None:
+    """Raises ConfigError where the `weights`, bytes that an engine holds at least once, are more than is left."""
+    left = available()
+    if weights > left:
+        raise ConfigError(f"{title} takes {shown(weights)} of memory and more, of which {shown(left)} is there", MEND)
 
 
 def available(cgroup: Path = CGROUP, proc: Path = PROC) -> int:
     """Bytes that may still be taken; as good as endless where nobody says."""
-    limits = (_limit(group) for group in around(cgroup, proc))
+    limits = (max(0, most - used) for most, used in map(_limited, around(cgroup, proc)))
     return min(*limits, _field(proc / "meminfo", "MemAvailable") or ENDLESS)
 
 
@@ -18,24 +39,31 @@ def taken(process: int, proc: Path = PROC) -> int:
     return _field(proc / str(process) / "status", "RssAnon")
 
 
-def _limit(cgroup: Path) -> int:
-    for most, now in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),  # version 1 of control groups
+def shown(size: int) -> str:
+    """In GiB, or in MiB where it is less than one."""
+    return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.0f} MiB"
+
+
+def _limited(cgroup: Path) -> tuple[int, int]:
+    """A control group's limit and what counts against it, less pages of files, which the kernel takes back."""
+    for folder, most, now, total in (
+        (cgroup, "memory.max", "memory.current", ""),
+        (cgroup / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),  # version 1 of control groups
     ):
         try:
-            limit, used = ((cgroup / name).read_text(encoding="ascii").strip() for name in (most, now))
+            limit, used = ((folder / name).read_text(encoding="ascii").strip() for name in (most, now))
         except OSError:
             continue
         if limit.isdigit() and used.isdigit():
-            return max(0, int(limit) - int(used))
-    return ENDLESS
+            pages = sum(_field(folder / "memory.stat", f"{total}{kind}_file", 1) for kind in ("active", "inactive"))
+            return int(limit), max(0, int(used) - pages)
+    return ENDLESS, 0
 
 
-def _field(file: Path, name: str) -> int:
-    """Of a file of lines such as `MemAvailable:  4 kB`."""
+def _field(file: Path, name: str, unit: int = 1 << 10) -> int:
+    """Of a file of lines such as `MemAvailable:  4 kB` or `active_file 4096`; 0 where it has none."""
     try:
         lines = file.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith(f"{name}:")), 0)
+    return next((int(line.split()[1]) * unit for line in lines if line.split()[:1] in ([name], [f"{name}:"])), 0)

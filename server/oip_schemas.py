@@ -92,7 +92,7 @@ class Ready(BaseModel):
 
 
 class ModelReady(BaseModel):
-    name: str
+    name: str = Field(examples=["digits"])
     ready: bool
 
 
@@ -134,8 +134,8 @@ class Duration(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-    count: int
-    ns: int
+    count: int = Field(examples=[16])
+    ns: int = Field(examples=[1_203_000])
 
 
 class InferenceStatistics(BaseModel):

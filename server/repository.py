@@ -17,6 +17,7 @@ from export.bundle import Artifact, Bundle, BundleError, Manifest, load_prior, r
 from export.choice import chosen
 from export.engines import Engine, open_engine
 from export.invariance import invariant_buckets, probe
+from server import memory
 from server.backlog import Part, Request
 from server.batcher import Batch, Batcher, Generated, Settled
 from server.cost import Cost, measured
@@ -229,7 +230,7 @@ def open_repository(
 ) -> Repository:
     """Read, verify, open and warm up every bundle, for one worker of a `group`, if there is one.
 
-    Raises BundleError, EngineError, ConfigError: all or nothing.
+    Raises BundleError, EngineError, ConfigError, also for want of memory: all or nothing.
     """
     bundles = [read(folder) for folder in version_folders(settings.models)]
     if not bundles:
@@ -268,6 +269,7 @@ def _open(bundle: Bundle, settings: Settings, observe: Callable[[str, Batch], No
     name = settings.name or manifest.name
     title = f"{name}@{manifest.version}"
     artifact = chosen(bundle, settings.engine)
+    memory.reserve(title, (bundle.folder / artifact.file).stat().st_size)
     prior = load_prior(bundle)
     z, label = probe(max(artifact.buckets), manifest.latent, manifest.classes)
     if prior is not None:

@@ -189,7 +189,8 @@ def validate(pairs: Iterable[tuple[str, Any]], kind: type[Kind]) -> Kind:
         return kind.model_validate(values).checked()
     except ValidationError as error:
         field = str(error.errors()[0]["loc"][0])
-        raise InvalidParameter(field, values[field], kind.allowed[field]) from error
+        what = "" if field in values else f"{field} is missing"
+        raise InvalidParameter(field, values.get(field), kind.allowed[field], what) from error
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -219,7 +220,7 @@ def _parse(content_type: str, body: bytes) -> list[tuple[str, Any]]:
         shown = shorten(content_type) or "no Content-Type"
         raise UnsupportedType(
             f"a body of {shown} is not understood",
-            "Send application/json, or use the query.",
+            "Send application/json.",
             field="Content-Type",
             value=shorten(content_type),
             allowed="application/json",
@@ -248,11 +249,6 @@ def _refuse_constant(name: str) -> Any:
 
 def openapi(kind: type[Asking]) -> dict[str, Any]:
     """The documentation of what is asked, for FastAPI's `openapi_extra`: query parameters, and the same as a body."""
-    properties = kind.model_json_schema()["properties"]
-    for schema in properties.values():
-        schema.pop("title", None)
-        if schema.get("default", 0) is None:
-            schema.pop("default")
     return {
         "parameters": [
             {
@@ -262,7 +258,28 @@ def openapi(kind: type[Asking]) -> dict[str, Any]:
                 "description": schema["description"],
                 "schema": {key: value for key, value in schema.items() if key != "description"},
             }
-            for name, schema in properties.items()
+            for name, schema in _documented(kind)["properties"].items()
         ],
-        "body": {"type": "object", "additionalProperties": False, "properties": properties},
+        "body": body(kind),
     }
+
+
+def body(kind: type[Asking]) -> dict[str, Any]:
+    """The JSON schema of what is asked, as an object; null is as good as absent."""
+    schema = _documented(kind)
+    for name in schema["properties"].keys() - schema.get("required", []):
+        documented = schema["properties"][name]
+        about = {key: documented.pop(key) for key in ("description", "default", "examples") if key in documented}
+        schema["properties"][name] = {"anyOf": [*documented.get("anyOf", [documented]), {"type": "null"}]} | about
+    kept = ("type", "additionalProperties", "required", "properties", "examples")
+    return {name: schema[name] for name in kept if name in schema}
+
+
+def _documented(kind: type[Asking]) -> dict[str, Any]:
+    """pydantic's schema without what repeats names and says that absent is null."""
+    schema = kind.model_json_schema()
+    for documented in schema["properties"].values():
+        documented.pop("title", None)
+        if documented.get("default", 0) is None:
+            documented.pop("default")
+    return schema

@@ -38,7 +38,7 @@ SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)  # the buckets
 RATIOS = (0, 0.1, 0.2, 0.3, 0.4, 0.5)
 BY = ("model", "reason")
-ROUTES = ("/generate", "/interpolate")
+ROUTES = ("/generate", "/interpolate", "/v1/images/generations")
 CODES = (200, 304, 400, 404, 405, 406, 413, 415, 422, 429, 499, 500, 503, 504)  # of these routes: they start at 0
 REFUSALS = (Hopeless, Overloaded, NotReady)
 

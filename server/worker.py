@@ -16,7 +16,7 @@ from server.app import create_app
 from server.process import run
 from server.telemetry import configure_logging
 from server.workers import Task
-from training.errors import LimnerError
+from training.errors import LimnerError, as_limner
 
 
 def main() -> None:
@@ -28,8 +28,9 @@ def main() -> None:
     structlog.configure(processors=[_named(task.group.place), *structlog.get_config()["processors"]])
     try:
         app = create_app(task.settings, task.group)
-    except LimnerError as error:
-        _tell(task.status, f"{error.what}\n{error.mend}")
+    except (LimnerError, OSError, MemoryError) as error:
+        reason = as_limner(error)
+        _tell(task.status, f"{reason.what}\n{reason.mend}")
         sys.exit(1)
     threading.Thread(target=_drain_with_stdin, daemon=True).start()
     with socket.socket(fileno=task.listener) as listener:

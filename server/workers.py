@@ -144,9 +144,9 @@ class _Team:
         left = memory.available()
         fit = 1 + left // one
         if most > fit and exactly:
+            need, there = memory.shown(most * one), memory.shown(one + left)
             raise ConfigError(
-                f"{most} workers take {_gib(most * one)} of memory, of which {_gib(one + left)} is there",
-                f"Take --workers {fit}, or auto.",
+                f"{most} workers take {need} of memory, of which {there} is there", f"Take --workers {fit}, or auto."
             )
         if most > fit:
             log.warning("fewer workers than cores", cores=most, workers=fit, reason="memory")
@@ -278,7 +278,3 @@ def _folder(parent: Path | None) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _gib(size: int) -> str:
-    return f"{size / (1 << 30):.1f} GiB"

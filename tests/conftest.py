@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import httpx
 import numpy as np
@@ -33,7 +33,7 @@ DIGITS = ("0", "2", "1")  # label=2 is the class named "2", index 1: a name goes
 
 
 @pytest.fixture(scope="session")
-def program() -> Callable[..., Path]:
+def program(missing: Callable[[str], NoReturn]) -> Callable[..., Path]:
     """`program("promtool", "Debian's package prometheus")` -> its path, looked for on PATH or in the folder `at`.
 
     Where it is not installed the test skips, naming the package; it fails where LIMNER_TEST_ALL is 1.
@@ -42,10 +42,7 @@ def program() -> Callable[..., Path]:
     def found(name: str, package: str, at: Path | None = None) -> Path:
         path = shutil.which(name, path=at)
         if path is None:
-            missing = f"{package} is not installed"
-            if os.environ.get("LIMNER_TEST_ALL") == "1":
-                pytest.fail(missing)
-            pytest.skip(missing)
+            missing(f"{package} is not installed")
         return Path(path)
 
     return found
@@ -170,6 +167,18 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index in range(30):
             Image.fromarray(np.roll(image, index, axis=0)).save(folder / name / f"{index}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def missing() -> Callable[[str], NoReturn]:
+    """`missing("npm is not installed")`: skip the test, or fail it where everything must run."""
+
+    def absent(what: str) -> NoReturn:
+        if os.environ.get("LIMNER_TEST_ALL") == "1":
+            pytest.fail(what)
+        pytest.skip(what)
+
+    return absent
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The command line, run as a person runs it: a real process, its exit code, its one line."""
 
 import importlib.metadata
+import json
 import os
 import signal
 import socket
@@ -42,6 +43,10 @@ def refused(result: subprocess.CompletedProcess[str]) -> str:
     assert result.returncode == 1, result.stderr
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr
+    if "serve" in result.args:  # its stderr is a log
+        said = json.loads(lines[0])
+        assert (said["event"], said["level"]) == ("cannot serve", "critical")
+        return f"{said['error']}. {said['mend']}"
     assert lines[0].startswith("error: ")
     return lines[0]
 

@@ -31,6 +31,15 @@ class LimnerError(Exception):
         super().__init__(f"{self.what}. {self.mend}" if self.mend else self.what)
 
 
+def as_limner(error: LimnerError | OSError | MemoryError) -> LimnerError:
+    """The same in one line. Of the system's errors its words say what and where: a full disk, a name too long."""
+    if isinstance(error, LimnerError):
+        return error
+    if isinstance(error, MemoryError):
+        return LimnerError("there is not enough memory", "Try it with more, or with less to do.")
+    return LimnerError(f"{error.filename or 'the system'}: {error.strerror or error}", "Try another place.")
+
+
 class ConfigError(LimnerError):
     code = "config"
 

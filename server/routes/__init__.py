@@ -23,9 +23,9 @@ COMPONENTS: dict[str, Any] = {
         "required": ["type", "title", "status", "detail"],
         "properties": {
             "type": {**_STRING, "examples": ["urn:limner:problem:invalid-parameter"]},
-            "title": _STRING,
-            "status": {"type": "integer"},
-            "detail": _STRING,
+            "title": {**_STRING, "examples": ["A parameter is not valid"]},
+            "status": {"type": "integer", "examples": [422]},
+            "detail": {**_STRING, "examples": ["n=0 is not allowed. Allowed: an integer from 1."]},
             "field": _STRING,
             "value": _STRING,
             "allowed": _STRING,
@@ -33,6 +33,14 @@ COMPONENTS: dict[str, Any] = {
     },
     "Images": {
         "description": "The json format of /generate. Seeds are decimal strings.",
+        "examples": [
+            {
+                "model": "digits",
+                "version": 1,
+                "digest": "5d0f9c3e",
+                "images": [{"seed": "7", "label": 3, "class": "3", "png": "iVBORw0KGgo="}],
+            }
+        ],
         "type": "object",
         "required": ["model", "version", "digest", "images"],
         "properties": {
@@ -63,6 +71,19 @@ _END = {
 }
 COMPONENTS["Frames"] = {
     "description": "The json format of /interpolate: every frame that is shown, and its place on the path.",
+    "examples": [
+        {
+            "model": "digits",
+            "version": 1,
+            "digest": "5d0f9c3e",
+            "artifact": "onnxruntime-fp32-1.32.0-cpu-x86_64-avx512f",
+            "truncation": None,
+            "from": {"seed": "7", "label": 3, "class": "3"},
+            "to": {"seed": "11", "label": 8, "class": "8"},
+            "frames": 2,
+            "images": [{"frame": 0, "png": "iVBORw0KGgo="}, {"frame": 1, "png": "iVBORw0KGgo="}],
+        }
+    ],
     "type": "object",
     "required": ["model", "version", "digest", "artifact", "truncation", "from", "to", "frames", "images"],
     "properties": {
@@ -102,11 +123,21 @@ def add_routes(
     documented = schemas.openapi(asking)
     query = {"parameters": documented["parameters"]}
     body = {"requestBody": {"required": False, "content": {"application/json": {"schema": documented["body"]}}}}
-    common: dict[str, Any] = {"response_class": Response, "responses": _responses(description, offered, json)}
-    common |= {"tags": [name]}
-    router.add_api_route(f"/{name}", handler, methods=["POST"], operation_id=name, openapi_extra=query | body, **common)
+    common: dict[str, Any] = {"response_class": Response, "tags": [name]}
+    responses = _responses(description, offered, json)
+    posted = {code: response for code, response in responses.items() if code != 304}  # what is posted has no ETag
+    asked = {code: response for code, response in responses.items() if code not in (400, 413, 415)}  # of bodies
     router.add_api_route(
-        f"/{name}", handler, methods=["GET"], operation_id=f"{name}_by_query", openapi_extra=query, **common
+        f"/{name}", handler, methods=["POST"], operation_id=name, openapi_extra=query | body, responses=posted, **common
+    )
+    router.add_api_route(
+        f"/{name}",
+        handler,
+        methods=["GET"],
+        operation_id=f"{name}_by_query",
+        openapi_extra=query,
+        responses=asked,
+        **common,
     )
     router.add_api_route(f"/{name}", handler, methods=["HEAD"], include_in_schema=False)
 
@@ -127,7 +158,7 @@ def _responses(description: str, offered: Offer, json: str) -> dict[int | str, d
     }
     pictures = {
         "description": description,
-        "headers": {name: {"schema": {"type": "string"}} for name in HEADERS},
+        "headers": {name: {} for name in (*HEADERS, "Cache-Control", "Vary")},
         "content": {
             media_type: {"schema": {"type": "string", "format": "binary"}}
             for media_type in offered.types.values()
@@ -137,5 +168,8 @@ def _responses(description: str, offered: Offer, json: str) -> dict[int | str, d
             "application/json": {"schema": {"$ref": f"#/components/schemas/{json}"}},
         },
     }
-    unchanged = {"description": "The asker has it already: If-None-Match names its ETag."}
+    unchanged = {
+        "description": "The asker has it already: If-None-Match names its ETag.",
+        "headers": {name: {} for name in ("X-Limner-Seed", "X-Limner-Model", "ETag", "Cache-Control", "Vary")},
+    }
     return {200: pictures, 304: unchanged, **{code: {"description": text, **problem} for code, text in refused.items()}}

@@ -1,9 +1,9 @@
 """GET /models and /models/{m}: what is served, with its classes, quality and artifacts."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
-from pydantic import BaseModel
+from fastapi import APIRouter, Path
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from export.bundle import Artifact, Quality, Source
@@ -11,6 +11,53 @@ from server.repository import LiveModel
 from server.state import State
 
 router = APIRouter(tags=["models"])
+
+
+EXAMPLE: dict[str, Any] = {
+    "version": 1,
+    "kind": "cgan",
+    "class_names": ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
+    "latent": 64,
+    "height": 28,
+    "width": 28,
+    "channels": 1,
+    "digest": "9a51b1a006f3a34580cd24a473dc07b8540b12626f96ad70eff5c13f949d2624",
+    "artifact": "onnxruntime-fp32-1.32.0-cpu-x86_64-avx512f",
+    "engine": {
+        "engine": "onnxruntime",
+        "precision": "fp32",
+        "version": "1.32.0",
+        "device": "cpu-x86_64-avx512f",
+    },
+    "buckets": [1, 2, 4, 8, 16, 32, 64],
+    "source": {
+        "run": "digits",
+        "checkpoint_sha256": "d6a71d5628d5e10e06aa46f30779d661acc145bfd4a4c74a57cc9ad3a5366d6f",
+        "data": "mnist-5k",
+        "images_seen": 61600,
+        "code_version": "0.1.0",
+    },
+    "artifacts": [
+        {
+            "engine": "onnxruntime",
+            "precision": "fp32",
+            "file": "model.onnx",
+            "sha256": "0d41f9f22c6841523d5270484482fd8ea704aa84bf81d1ad277a30b7f6667057",
+            "gates": {
+                "parity": {
+                    "reference": "torch",
+                    "pictures": 1054,
+                    "max_levels": 1,
+                    "allowed_levels": 1,
+                    "most_levels": 1,
+                },
+                "not_finite": 0,
+                "failed": [],
+            },
+            "buckets": [1, 2, 4, 8, 16, 32, 64],
+        }
+    ],
+}
 
 
 class ServedVersion(BaseModel):
@@ -33,12 +80,14 @@ class ServedVersion(BaseModel):
 
 
 class ServedModel(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "digits", "versions": [EXAMPLE]}]})
+
     name: str
     versions: list[ServedVersion]
 
 
 class ServedModels(BaseModel):
-    default: str | None = None
+    default: str | None = Field(default=None, examples=["digits"])
     models: list[ServedModel]
 
 
@@ -71,8 +120,15 @@ async def list_models(request: Request) -> ServedModels:
     return ServedModels(default=state.repository.default, models=described)
 
 
-@router.get("/models/{model}", operation_id="get_model", response_model_exclude_none=True)
-async def get_model(request: Request, model: str) -> ServedModel:
+@router.get(
+    "/models/{model}",
+    operation_id="get_model",
+    response_model_exclude_none=True,
+    responses={404: {"description": "No such model."}},
+)
+async def get_model(
+    request: Request, model: Annotated[str, Path(description="A name of /models.", examples=["digits"])]
+) -> ServedModel:
     """One model with all its versions."""
     state: State = request.app.state.limner
     name = state.repository.get(model, None).name

@@ -75,6 +75,15 @@ INFER: dict[str, Any] = {
     },
     "response_class": Response,
 }
+CONFIG: dict[str, Any] = {
+    "name": "digits",
+    "platform": "onnxruntime_onnx",
+    "backend": "onnxruntime",
+    "max_batch_size": 1024,
+    "input": [{"name": "z", "data_type": "TYPE_FP32", "dims": [64]}],
+    "output": [{"name": "image", "data_type": "TYPE_UINT8", "dims": [28, 28, 1]}],
+}
+CONFIGURED: dict[int, dict[str, Any]] = {200: {"content": {"application/json": {"example": CONFIG}}}}
 INDEX: dict[str, Any] = {"openapi_extra": {"requestBody": {"content": _json(IndexRequest)}}}
 
 
@@ -108,7 +117,7 @@ _add("/v2", oip.server_metadata)
 _add("/v2/repository/index", oip.repository_index, 400, 413, method="POST", **INDEX)
 _add("/v2/models/stats", oip.all_statistics)
 _add("/v2/models/{model}/stats", oip.statistics, 404)
-_add("/v2/models/{model}/config", oip.model_config, 404)
+_add("/v2/models/{model}/config", oip.model_config, 404, responses=CONFIGURED)
 _add("/v2/models/{model}/ready", oip.model_ready, 400, 404)
 _add("/v2/models/{model}", oip.model_metadata, 404)
 _add("/v2/models/{model}/infer", oip.infer, *REFUSED, method="POST", **INFER)

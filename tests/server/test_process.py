@@ -183,19 +183,17 @@ def test_a_busy_port_is_one_line(models: Path, environment: dict[str, str], tmp_
     with bind("127.0.0.1", 0) as taken:
         port = str(taken.getsockname()[1])
         line = complaint(environment, tmp_path, "--models", str(models), "--port", port)
-    assert line == (
-        f"error: cannot listen on 127.0.0.1:{port} (Address already in use). Choose another --port or --host."
-    )
+    assert line == f"cannot listen on 127.0.0.1:{port} (Address already in use). Choose another --port or --host."
 
 
 def test_a_folder_without_bundles_is_one_line(environment: dict[str, str], tmp_path: Path) -> None:
     line = complaint(environment, tmp_path, "--models", str(tmp_path))
-    assert line == f"error: '{tmp_path}' holds no bundle. Export a run into it: limner export RUN --models {tmp_path}."
+    assert line == f"'{tmp_path}' holds no bundle. Export a run into it: limner export RUN --models {tmp_path}."
 
 
 def test_a_missing_folder_is_one_line(environment: dict[str, str], tmp_path: Path) -> None:
     line = complaint(environment, tmp_path, "--models", "gone")
-    assert line == "error: 'gone' is no folder. Export a run into it: limner export RUN --models gone."
+    assert line == "'gone' is no folder. Export a run into it: limner export RUN --models gone."
 
 
 def test_a_damaged_manifest_is_one_line(models: Path, environment: dict[str, str], tmp_path: Path) -> None:
@@ -203,7 +201,7 @@ def test_a_damaged_manifest_is_one_line(models: Path, environment: dict[str, str
     manifest = folder / "manifest.json"
     manifest.write_text(manifest.read_text()[:-20])
     line = complaint(environment, tmp_path, "--models", "models")
-    assert line.startswith("error: models/digits/1/manifest.json is damaged (JSON: ")
+    assert line.startswith("models/digits/1/manifest.json is damaged (JSON: ")
     assert line.endswith("Remove that version folder and export it again: limner export RUN --to onnx.")
 
 
@@ -214,15 +212,73 @@ def test_one_wrong_byte_in_a_model_is_one_line(models: Path, environment: dict[s
     (folder / "model.onnx").write_bytes(content)
     line = complaint(environment, tmp_path, "--models", "models")
     assert line == (
-        "error: models/plain/1/model.onnx is not the file that was exported (its hash differs). "
+        "models/plain/1/model.onnx is not the file that was exported (its hash differs). "
         "Remove that version folder and export it again: limner export RUN --to onnx."
     )
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_the_system_refuses_is_one_line(environment: dict[str, str], tmp_path: Path, workers: str) -> None:
+    name = "x" * 300
+    line = complaint(environment, tmp_path, "--models", name, "--port", "0", "--workers", workers)
+    assert line == f"{name}/manifest.json: File name too long. Try another place."
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(models: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    place = environment | {"LIMNER_METRICS_FOLDER": "/proc"}  # also root cannot write there
+    line = complaint(place, tmp_path, "--models", str(models), "--port", "0", "--workers", "2")
+    assert line == "cannot write metrics into '/proc' (No such file or directory). Set LIMNER_METRICS_FOLDER."
+
+
+def test_a_container_with_too_little_memory_is_one_line(
+    environment: dict[str, str], tmp_path: Path, models: Path
+) -> None:
+    """A limit is what /sys/fs/cgroup says; a stand-in says it here."""
+    limits = tmp_path / "cgroup"
+    limits.mkdir()
+    (limits / "memory.max").write_text(f"{64 << 20}\n")
+    (limits / "memory.current").write_text("1000\n")
+    code = f"""
+import pathlib, sys
+from server import memory
+memory.require.__defaults__ = (pathlib.Path({str(limits)!r}),)
+import limner
+sys.argv = ["limner", "serve", "--models", {str(models)!r}, "--port", "0"]
+limner.main()
+"""
+    line = refused([sys.executable, "-c", code], environment, tmp_path)
+    assert line == (
+        "the container's memory ends at 64 MiB, a server takes more than 96 MiB. Raise the container's memory limit."
+    )
+
+
+def test_sigterm_ends_a_server_that_is_still_starting(
+    models: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Exit 0, as after a drain, and not the default action, which the first process of a container does not have."""
+    code = f"""
+import os, signal, sys
+import server.app
+server.app.create_app = lambda settings: os.kill(os.getpid(), signal.SIGTERM) or signal.pause()
+import limner
+sys.argv = ["limner", "serve", "--models", {str(models)!r}, "--port", "0"]
+limner.main()
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def complaint(environment: dict[str, str], folder: Path, *flags: str) -> str:
     """The one line of a `limner serve` that exits 1."""
-    command = [sys.executable, "-m", "limner", "serve", *flags]
+    return refused([sys.executable, "-m", "limner", "serve", *flags], environment, folder)
+
+
+def refused(command: list[str], environment: dict[str, str], folder: Path) -> str:
+    """What it says and how to mend it, from the one line of its log."""
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    return line
+    said = json.loads(line)
+    assert (said["event"], said["level"]) == ("cannot serve", "critical")
+    return f"{said['error']}. {said['mend']}"

@@ -120,7 +120,9 @@ def test_null_in_json_means_absent() -> None:
         ("truncation=8.1", "truncation", "8.1"),
         ("truncation=nan", "truncation", "nan"),
         ("truncation=-1", "truncation", "-1"),
-        ("truncation=1e0", "truncation", "1e0"),
+        ("truncation=1e1", "truncation", "1e1"),
+        ("truncation=1e999", "truncation", "1e999"),
+        ("truncation=e1", "truncation", "e1"),
         ("format=bmp", "format", "bmp"),
         ("format=PNG", "format", "PNG"),
         ("version=0", "version", "0"),
@@ -133,11 +135,23 @@ def test_a_value_out_of_range_is_refused_by_name(query: str, field: str, value: 
     assert (said["field"], said["value"], said["allowed"]) == (field, value, GenerateRequest.allowed[field])
 
 
+@pytest.mark.parametrize(("written", "meant"), [("1e0", 1.0), ("5e-1", 0.5), ("5E-324", 5e-324), ("0.25", 0.25)])
+def test_a_number_in_a_url_may_be_written_as_programs_write_it(written: str, meant: float) -> None:
+    """JavaScript's String(1e-7) and Python's str(0.00001) have an exponent."""
+    assert asked(f"truncation={written}").truncation == meant
+
+
+def test_a_whole_number_with_a_point_is_an_integer_as_in_json_schema() -> None:
+    understood = asked(body=b'{"n": 4.0, "version": 1.0, "seed": 9007199254740991.0}')
+    assert (understood.n, understood.version, understood.seed) == (4, 1, 2**53 - 1)
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
         ('{"n": true}', "n"),
-        ('{"n": 2.0}', "n"),
+        ('{"n": 2.5}', "n"),
+        ('{"seed": 9007199254740992.0}', "seed"),
         ('{"n": 1e400}', "n"),
         ('{"n": [1]}', "n"),
         ('{"n": {"a": 1}}', "n"),
@@ -155,7 +169,7 @@ def test_a_value_out_of_range_is_refused_by_name(query: str, field: str, value: 
         ('{"format": 1}', "format"),
         ('{"format": ["png"]}', "format"),
         ('{"model": 1}', "model"),
-        ('{"version": 1.0}', "version"),
+        ('{"version": 1.5}', "version"),
     ],
 )
 def test_a_json_value_of_another_type_is_refused_by_name(body: str, field: str) -> None:

@@ -1,7 +1,6 @@
 """Several processes on one port, as clients, Prometheus and an operating system see them."""
 
 import contextlib
-import mmap
 import os
 import signal
 import socket
@@ -281,30 +280,3 @@ def test_a_port_in_use_is_refused_although_it_is_shared(team: Any) -> None:
     for shared in (False, True):
         with pytest.raises(ConfigError, match="cannot listen"):
             bind("127.0.0.1", port, shared=shared)
-
-
-@pytest.mark.parametrize(
-    ("files", "left"),
-    [
-        ({}, 4096 << 10),
-        ({"memory.max": "max", "memory.current": "5"}, 4096 << 10),
-        ({"memory.max": "1000", "memory.current": "400"}, 600),
-        ({"memory.max": "1000", "memory.current": "1400"}, 0),
-        ({"memory/memory.limit_in_bytes": "1000", "memory/memory.usage_in_bytes": "1"}, 999),
-    ],
-)
-def test_memory_is_what_container_and_machine_leave(tmp_path: Path, files: dict[str, str], left: int) -> None:
-    (tmp_path / "meminfo").write_text("MemTotal:  9 kB\nMemAvailable:    4096 kB\n")
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(f"{text}\n")
-    assert memory.available(tmp_path, tmp_path) == left
-    assert memory.available(tmp_path / "none", tmp_path / "none") >= 1 << 60
-
-
-def test_memory_of_a_process_is_what_it_does_not_share() -> None:
-    before = memory.taken(os.getpid())
-    with mmap.mmap(-1, 64 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as held:
-        held.write(bytes(64 << 20))
-        assert (60 << 20) < memory.taken(os.getpid()) - before < (100 << 20)
-    assert memory.taken(2**30) == 0
