@@ -26,7 +26,7 @@ def batch(images: int, seconds: float, failed: int = 0) -> Batch:
 
 
 def made(queued: float, computed: float) -> Generated:
-    return Generated(IMAGES, None, queued, computed)
+    return Generated(IMAGES, None, queued, computed, len(IMAGES))
 
 
 def test_it_begins_at_nothing() -> None:

@@ -350,6 +350,7 @@ def test_the_code_gives_the_same_file_in_every_language(
     expected = gallery.http.get(page.get_attribute("#take .link", "href")).content
     (tmp_path / "node_modules").mkdir()
     (tmp_path / "node_modules" / "limner-client").symlink_to(JS_CLIENT.parent)
+    code = ""
     for language, run in {
         "curl": lambda code: ["bash", "-ec", code.replace("curl", f"{curl} -sS", 1)],
         "python": lambda code: [sys.executable, "-c", code],
