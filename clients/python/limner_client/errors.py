@@ -7,6 +7,7 @@ ClientError
 │   └── IncompleteAnswer        the answer broke off, or its body is not whole
 ├── MissingExtra            Pillow or NumPy is needed and not installed; an ImportError, too
 └── ApiError                the server refused or failed: its problem details (RFC 9457)
+    ├── Malformed 400           the request is no HTTP
     ├── Unparsable 400          the body is no JSON object
     ├── NotFound 404            no such model, version or route
     ├── MethodNotAllowed 405
@@ -14,6 +15,7 @@ ClientError
     ├── TooLarge 413
     ├── UnsupportedType 415
     ├── InvalidParameter 422    `field`, `value`, `allowed`
+    ├── HeadTooLarge 431        URL and headers are over the limit
     ├── Overloaded 429          the queue is full; `retry_after` says when to come back
     │   └── Hopeless 429        what waits would take longer than the request has
     ├── ServerFailed 500        the server's own fault; its log says why
@@ -90,6 +92,10 @@ class ApiError(ClientError):
         return self.detail
 
 
+class Malformed(ApiError):
+    pass
+
+
 class Unparsable(ApiError):
     pass
 
@@ -118,6 +124,10 @@ class InvalidParameter(ApiError):
     pass
 
 
+class HeadTooLarge(ApiError):
+    pass
+
+
 class Overloaded(ApiError):
     pass
 
@@ -139,6 +149,7 @@ class Expired(ApiError):
 
 
 BY_CODE: Mapping[str, type[ApiError]] = {
+    "malformed-request": Malformed,
     "unparsable-body": Unparsable,
     "not-found": NotFound,
     "method-not-allowed": MethodNotAllowed,
@@ -146,6 +157,7 @@ BY_CODE: Mapping[str, type[ApiError]] = {
     "body-too-large": TooLarge,
     "unsupported-type": UnsupportedType,
     "invalid-parameter": InvalidParameter,
+    "head-too-large": HeadTooLarge,
     "queue-full": Overloaded,
     "deadline-unreachable": Hopeless,
     "not-ready": NotReady,
