@@ -112,6 +112,7 @@ done
 podman exec demo grep -E '^(Uid|CapEff|NoNewPrivs)' /proc/1/status
 { podman exec demo python -c 'open("/app/x", "w")' 2>&1 || true; } | tail -1
 ask demo '/generate?label=3&n=16&seed=7' --output "$WORK/threes.png"
+for page in / /js/limner-client.js /playground/playground.js; do ask demo "$page" --output /dev/null; done
 file "$WORK/threes.png" 2>/dev/null | sed "s#$WORK/##" || true
 ask demo /metrics | grep -E '^limner_(workers|images_total|compute_seconds_sum)'
 echo "memory: $(podman stats --no-stream --format '{{.MemUsage}}' demo)"

@@ -1,6 +1,7 @@
 """What an image is made of, as far as its Dockerfile says it; k8s/image-test.sh builds and runs it."""
 
 import re
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +38,12 @@ def test_what_is_copied_is_let_through_and_nothing_else() -> None:
         for words in [line.split()[1:-1] for line in body.splitlines() if line.startswith("COPY ")]:
             copied |= set() if words[0].startswith("--from") else set(words)
     assert {name.partition("/")[0] for name in let_through} == copied
+
+
+def test_what_the_wheel_is_made_of_is_let_through() -> None:
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    let_through = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert set(wheel["only-include"]) <= let_through
 
 
 def test_what_image_test_said_is_of_this_version() -> None:
