@@ -27,6 +27,7 @@ from benchmarks.serving.parts import alone, http_alone, imported
 from benchmarks.serving.report import SHARES, document, plot
 from benchmarks.serving.servers import CONNECTIONS, SAME_ENGINE, Server, cpu, memory, servers, started
 
+SETTLED = 6.0  # seconds after the first picture: other workers still warm up
 RESULTS = Path(__file__).parents[1] / "results"
 
 
@@ -64,7 +65,7 @@ def measure(server: Server, turn: int, rounds: int, model: Path, environments: P
     """One turn of it; the last one has the open loop, too."""
     with started(server, model, environments) as (port, mark, ready):
         if turn == 0:
-            time.sleep(1)
+            time.sleep(SETTLED)
             before = cpu(mark)
             time.sleep(5)
             server.figures["idle"] = (cpu(mark) - before) / 5
