@@ -50,9 +50,9 @@ HEADERS: dict[str, dict[str, Any]] = {
         "example": "digits@1",
     },
     "Server-Timing": {
-        "description": "Milliseconds in the queue, in the engine, and from pixels to the body.",
+        "description": "Milliseconds in the queue, in the engine, and from pixels to the body; images of its batch.",
         "schema": {"type": "string"},
-        "example": "queue;dur=0.412, compute;dur=0.803, encode;dur=0.012",
+        "example": "queue;dur=0.412, compute;dur=0.803, encode;dur=0.012, batch;desc=1",
     },
     "ETag": {
         "description": "Of a GET that names its seed: equal tags are equal bytes.",

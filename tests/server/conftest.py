@@ -59,6 +59,18 @@ class Application:
         self.engine.sabotage = waits
         return running, let_go
 
+    def fail_after(self, batches: int) -> None:
+        """Let so many more batches be made, and none after them."""
+        ran: list[int] = []
+
+        def fails(made: np.ndarray) -> np.ndarray:
+            ran.append(len(made))
+            if len(ran) > batches:
+                raise ValueError("sabotage")
+            return made
+
+        self.engine.sabotage = fails
+
     def metric(self, line: str) -> bool:
         """Whether /metrics has this line."""
         return line in self.client.get("/metrics").text.splitlines()

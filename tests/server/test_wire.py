@@ -189,15 +189,7 @@ def test_http_1_0_gets_bodies_without_chunks(application: Any, keeps: bytes) -> 
 
 
 def test_a_long_answer_of_http_1_0_that_fails_on_the_way_is_no_archive(application: Any) -> None:
-    ran: list[int] = []
-
-    def fails(images: np.ndarray) -> np.ndarray:
-        ran.append(len(images))
-        if len(ran) > 5:
-            raise ValueError("sabotage")
-        return images
-
-    application.engine.sabotage = fails
+    application.fail_after(5)
     with application.connected(b"GET /generate?n=1500&format=zip HTTP/1.0\r\n\r\n") as connection:
         _, body = whole(connection)
     with pytest.raises(zipfile.BadZipFile):
