@@ -15,6 +15,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,14 +32,14 @@ class Client:
     port: int
     idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
 
-    async def ask(self, more: str = "") -> int:
+    async def ask(self, more: str = "", images: int = IMAGES) -> int:
         """The status of one answer, read to its end."""
         self.idle = [pair for pair in self.idle if not pair[0].at_eof()]  # closed after 5 s without a request
         if self.idle:
             reader, writer = self.idle.pop()
         else:
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        path = f"/generate?n={IMAGES}&format=npy{more}"
+        path = f"/generate?n={images}&format=npy{more}"
         writer.write(f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: 0\r\n\r\n".encode())
         head = await reader.readuntil(b"\r\n\r\n")
         length = LENGTH.search(head)
@@ -48,14 +49,14 @@ class Client:
         return int(head.split()[1])
 
 
-async def capacity(client: Client, seconds: float) -> float:
+async def capacity(client: Client, seconds: float, images: Callable[[], int] = lambda: IMAGES) -> float:
     """Requests a second of a server that is kept busy."""
     until, done = time.monotonic() + seconds, 0
 
     async def ask_on() -> None:
         nonlocal done
         while time.monotonic() < until:
-            assert await client.ask() == 200
+            assert await client.ask(images=images()) == 200
             done += 1
 
     began = time.monotonic()

@@ -8,14 +8,14 @@ import shutil
 import sys
 from pathlib import Path
 
-from checks import itself, server
+from checks import itself, metrics, server
 from checks.overlay import Overlay, Problem, RenderError, render
 
 TOOLS = Path(__file__).resolve().parents[1] / ".venv" / "k8s" / "bin"
 
 
 def problems(overlay: Overlay) -> list[Problem]:
-    return [*itself.problems(overlay), *server.problems(overlay)]
+    return [*itself.problems(overlay), *server.problems(overlay), *metrics.problems(overlay)]
 
 
 def kubectl() -> str | None:

@@ -65,6 +65,9 @@ def create_app(settings: Settings, group: Group | None = None) -> Application:
                 artifact=model.artifact,
             )
     metrics.measure(metrics.in_flight, lambda: state.drain.in_flight)
+    metrics.measure(metrics.ready, lambda: not state.drain.started)
+    metrics.measure(metrics.draining, lambda: state.drain.seconds)
+    metrics.drain_limit.set(settings.drain_seconds)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -1,6 +1,6 @@
 """The commonest request in, its picture out, on the shortest way: one image as PNG, asked for by a URL alone.
 
-Everything else - a body, another format, a condition, whatever has to be refused - is left to the ordinary way, and
+Everything else - a body, another format, a condition, whatever is wrong with it - is left to the ordinary way, and
 both say the same, byte for byte. What is saved is a task, an ASGI cycle and half a dozen objects for each request.
 """
 
@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from server import answering, images, schemas
 from server.batcher import Generated
-from server.errors import Expired, RequestError, problem, unexpected
+from server.errors import Expired, Overloaded, RequestError, problem, unexpected
 from server.identity import Identity
 from server.observer import LEFT, RequestObserver, request_id
 from server.repository import LiveModel, Waiting
@@ -139,6 +139,9 @@ class Express:
         )
         try:
             plan.model.batcher.submit(ride)
+        except Overloaded as refusal:  # who is overloaded has no time for a longer way
+            self._state.metrics.rejected.labels(plan.model.title, refusal.code).inc()
+            ride.loop.call_soon(self.arrived, ride, refusal)  # when its connection knows that it waits
         except RequestError:  # the ordinary way will say why
             return None
         self._state.drain.in_flight += 1

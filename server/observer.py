@@ -24,10 +24,22 @@ LEFT = 499  # nginx's code for a request whose client is gone before the answer:
 
 @dataclass
 class Drain:
-    """Whether a signal has asked the server to stop, and how many requests must still be answered."""
+    """Since when a signal has asked the server to stop, and how many requests must still be answered."""
 
-    started: bool = False
+    since: float | None = None
     in_flight: int = 0
+
+    @property
+    def started(self) -> bool:
+        return self.since is not None
+
+    @property
+    def seconds(self) -> float:
+        """0 where nobody has asked."""
+        return 0.0 if self.since is None else time.monotonic() - self.since
+
+    def start(self) -> None:
+        self.since = time.monotonic()
 
 
 class RequestObserver:

@@ -82,7 +82,6 @@ class _Server(uvicorn.Server):
         self.drain_seconds = settings.drain_seconds
         self.interrupted = False
         self.patience = Patience()
-        self._deadline = 0.0
         self._idle_ticks = 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -95,15 +94,14 @@ class _Server(uvicorn.Server):
             self.should_exit = self.force_exit = True  # asked twice
             return
         self.interrupted = sig == signal.SIGINT
-        self._deadline = time.monotonic() + self.drain_seconds
-        self.drain.started = True
+        self.drain.start()
 
     async def on_tick(self, counter: int) -> bool:
         self.metrics.refresh()
         self.patience.look(cast("set[Protocol]", self.server_state.connections))
         if self.drain.started:
             self._idle_ticks = 0 if self.drain.in_flight else self._idle_ticks + 1
-            left = self._deadline - time.monotonic()
+            left = self.drain_seconds - self.drain.seconds
             self.should_exit |= self._idle_ticks >= IDLE_TICKS or left < 0
             # answered is not yet delivered: whoever reads slowly has the rest of the drain
             self.config.timeout_graceful_shutdown = max(1, math.ceil(left))

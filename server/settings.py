@@ -24,7 +24,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     models: Path = Field(default=Path("models"), description="a folder of bundles, or one bundle")
-    host: str = "127.0.0.1"
+    host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0: all of this machine")
     port: int = Field(default=8000, ge=0, le=65535, description="0 takes any free port")
     name: str | None = Field(default=None, pattern=rf"^{NAME.pattern}$", description="name of a single model")
     default_model: str | None = Field(default=None, description="answers requests that name no model")
@@ -47,13 +47,15 @@ class Settings(BaseModel):
     max_frames: int = Field(default=256, ge=2, description="most frames from one end of an interpolation to the other")
     max_pixels: int = Field(default=1 << 24, ge=1, description="of an answer that is scaled up; of a zip: each picture")
     queue_images: int = Field(default=4096, ge=1, description="images waiting for one model; more are refused with 429")
-    timeout_seconds: float = Field(default=30.0, gt=0, description="from arrival to pixels")
-    max_body_bytes: int = Field(default=1 << 20, ge=1)
+    timeout_seconds: float = Field(default=30.0, gt=0, description="from arrival to pixels; then 504")
+    max_body_bytes: int = Field(default=1 << 20, ge=1, description="of a request; a larger one is refused with 413")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="origins of pages that may ask from a browser, by commas: https://a.example; * for all"
     )
-    drain_seconds: float = Field(default=20.0, ge=0, description="for requests in flight after SIGTERM")
-    playground: Path = Field(default=CHECKOUT_OR_SITE / "clients" / "playground", description="static page at /")
+    drain_seconds: float = Field(
+        default=20.0, ge=0, description="for requests in flight after SIGTERM; then they are cut"
+    )
+    playground: Path = Field(default=CHECKOUT_OR_SITE / "clients" / "playground", description="folder of the page at /")
 
     @field_validator("cors_origins", mode="before")
     @classmethod

@@ -22,14 +22,19 @@ from prometheus_client import (
     Counter,
     Gauge,
     Info,
+    Metric,
     disable_created_metrics,
     generate_latest,
 )
 from prometheus_client import Histogram as PrometheusHistogram
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 from starlette.requests import ClientDisconnect
 
+from export.engines import EngineError, NonFinite
+from server import memory
 from server.batcher import Batch, Reason
 from server.errors import Expired, Hopeless, NotReady, Overloaded
 from server.group import Group
@@ -40,6 +45,7 @@ RATIOS = (0, 0.1, 0.2, 0.3, 0.4, 0.5)
 BY = ("model", "reason")
 ROUTES = ("/generate", "/interpolate", "/v1/images/generations")
 CODES = (200, 304, 400, 404, 405, 406, 413, 415, 422, 429, 499, 500, 503, 504)  # of these routes: they start at 0
+FAILURES = (EngineError, NonFinite)  # of a whole batch; of some of its pictures
 REFUSALS = (Hopeless, Overloaded, NotReady)
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -68,26 +74,35 @@ class Metrics:
 
     def __init__(self, group: Group | None = None) -> None:
         disable_created_metrics()  # a second series beside each counter, which nobody queries
-        self.registry, self._facts = CollectorRegistry(), CollectorRegistry()  # what is counted; what does not change
+        self.registry, self._facts = CollectorRegistry(), CollectorRegistry()  # what is counted; what is as it is
         self._shown = self.registry if group is None else group.registry()
         if group is None:
             ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self._facts)
+        self._facts.register(_Memory())
         self.requests = self._counter("requests", "HTTP requests answered.", ("route", "code"))
         self.request = self._histogram("request_seconds", "From a request's headers to its answer.", SECONDS, "route")
         self.in_flight = self._gauge("in_flight_requests", "Requests that are being answered.")
         self.workers = self._gauge("workers", "Processes that serve.")
+        self.ready = self._gauge("ready_workers", "Processes that serve and take new work.")
+        self.draining = self._gauge("draining_seconds", "Since the server was asked to end; 0 before.", most=True)
+        self.drain_limit = self._gauge("drain_limit_seconds", "After which a drain cuts what is left.", most=True)
         self.restarts = self._counter(
             "worker_restarts", "Processes that were started in place of a dead one.", labels=()
         )
         self.models = Info("limner_model", "What is served.", ["model"], registry=self._facts)
-        self.load = self._gauge("load_seconds", "From a bundle's file to a model that was warmed up.", "model")
+        self.load = self._gauge(
+            "load_seconds", "From a bundle's file to a model that was warmed up.", "model", most=True
+        )
         self.queued = self._gauge("queued_images", "Images that wait for a batch.", "model")
         self.images = self._counter("images", "Images made.")
         self.batches = self._counter(
             "batches",
             "Runs of the engine: as large as can be, without padding, of all that waited, or of a failed half.",
             BY,
+        )
+        self.failed = self._counter(
+            "failed_batches", "Runs of the engine that failed, or made pictures that are not finite.", BY
         )
         self.rejected = self._counter("rejected", "Requests refused before they were queued.", BY)
         self.cancelled = self._counter("cancelled", "Requests whose client left before their images were made.")
@@ -108,8 +123,9 @@ class Metrics:
     def _counter(self, name: str, help: str, labels: tuple[str, ...] = ("model",)) -> Counter:
         return _quick(Counter(f"limner_{name}", help, labels, registry=self.registry))
 
-    def _gauge(self, name: str, help: str, *labels: str) -> Gauge:
-        together = "livemax" if name == "load_seconds" else "livesum"
+    def _gauge(self, name: str, help: str, *labels: str, most: bool = False) -> Gauge:
+        """Of several workers, their sum, or the `most` of any."""
+        together = "livemax" if most else "livesum"
         return Gauge(f"limner_{name}", help, labels, multiprocess_mode=together, registry=self.registry)
 
     def _histogram(self, name: str, help: str, buckets: tuple[float, ...], label: str = "model") -> Histogram:
@@ -126,8 +142,9 @@ class Metrics:
             counter.labels(title)
         for reason in get_args(Reason):
             self.batches.labels(title, reason)
-        for error in REFUSALS:
-            self.rejected.labels(title, error.code)
+        for counter, errors in ((self.failed, FAILURES), (self.rejected, REFUSALS)):
+            for error in errors:
+                counter.labels(title, error.code)
         for histogram in (self.batch_size, self.padding, self.queue, self.compute, self.encode):
             histogram.labels(title)
 
@@ -189,6 +206,7 @@ class Metrics:
         self.queue.labels(title).observe_all(batch.queue_seconds)
         self.images.labels(title).inc(batch.images - batch.failed)
         if batch.error is not None:
+            self.failed.labels(title, batch.error.code).inc()
             cause = batch.error.__cause__ or batch.error
             log.error(
                 "batch failed",
@@ -203,6 +221,17 @@ class Metrics:
         self.write()
         self.refresh()
         return generate_latest(self._shown) + generate_latest(self._facts)
+
+
+class _Memory(Collector):
+    """Read when it is asked for: it is the container's, and not this process's."""
+
+    def collect(self) -> Iterable[Metric]:
+        yield GaugeMetricFamily(
+            "limner_memory_available_bytes",
+            "What may still be taken, by the limits of the container and the machine.",
+            value=memory.available(),
+        )
 
 
 def _quick(family: Family) -> Family:

@@ -3,8 +3,9 @@
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 
 Node = dict[str, Any]
 SERVERS = {"server", "kserve-container"}  # names of containers that run `limner serve`
+DASHBOARD = "grafana_dashboard"  # the label of a ConfigMap with dashboards
 
 
 class RenderError(Exception):
@@ -83,12 +85,20 @@ def _files(folder: Path) -> Iterator[Path]:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     yield path
     named = [patch["path"] for patch in content.get("patches", []) if "path" in patch]
+    generated = [name for each in content.get("configMapGenerator", []) for name in each.get("files", [])]
+    named += [name.rpartition("=")[2] for name in generated]
     for name in [*named, *reversed(content.get("components", [])), *content.get("resources", [])]:
         place = (folder / name).resolve()
         if place.is_dir():
             yield from _files(place)
         else:
             yield place
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """A question whether another name was meant; nothing where none is like it."""
+    found = get_close_matches(name, sorted(known), 1)
+    return f" Did you mean {found[0]}?" if found else ""
 
 
 def pods(overlay: Overlay) -> Iterator[tuple[Node, Node]]:

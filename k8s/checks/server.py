@@ -1,19 +1,15 @@
-"""An overlay in, where it names what limner has not: settings, flags, paths, metrics; and a drain cut short."""
+"""An overlay in, where it names what limner has not: settings, flags, paths; and a drain cut short."""
 
-import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import typer
 
 import limner
-from checks.overlay import SERVERS, Node, Overlay, Problem, containers, line_of, pods
+from checks.overlay import DASHBOARD, SERVERS, Node, Overlay, Problem, containers, near, pods
 from server.app import APIS
 from server.settings import Settings
-from server.telemetry import Metrics
 from server.workers import GRACE
 from training.config import TrainConfig
 from training.errors import ConfigError
@@ -21,11 +17,10 @@ from training.precedence import validated
 
 PAGES = {"/", "/docs", "/openapi.json", "/playground", "/js", "/static-offline-docs"}  # of server/app.py
 INSIDE = {"/healthz", "/readyz", "/metrics"}  # not for clients
-METRIC = re.compile(r"\blimner_[a-z_]+")
 
 
 def problems(overlay: Overlay) -> Iterator[Problem]:
-    for check in (_settings, _commands, _probes, _drain, _routes, _metrics):
+    for check in (_settings, _commands, _probes, _drain, _routes):
         yield from check(overlay)
 
 
@@ -36,27 +31,14 @@ def paths() -> frozenset[str]:
     return frozenset(PAGES | {getattr(route, "path").partition("/{")[0] for route in routes})  # noqa: B009
 
 
-@cache
-def metrics() -> frozenset[str]:
-    """Every name in /metrics, as Prometheus stores it."""
-    declared = Metrics()
-    declared.add_model("model@1")
-    declared.request.labels("/generate")  # exists from the first request on
-    lines = declared.text().decode().splitlines()
-    return frozenset(line.partition("{")[0].partition(" ")[0] for line in lines if not line.startswith("#"))
-
-
-def _near(name: str, known: Any) -> str:
-    near = get_close_matches(name, sorted(known), 1)
-    return f" Did you mean {near[0]}?" if near else ""
-
-
 def _settings(overlay: Overlay) -> Iterator[Problem]:
     """Of each container: the names are settings, the values are ones that limner takes."""
     for each in overlay.of("ConfigMap"):
+        if DASHBOARD in each["metadata"].get("labels", {}):
+            continue
         for name in each.get("data", {}):
             if not name.startswith("LIMNER_"):
-                yield overlay.problem(f"{name} is no setting of limner's.{_near(name, _names(Settings))}", name)
+                yield overlay.problem(f"{name} is no setting of limner's.{near(name, _names(Settings))}", name)
     for _, template in pods(overlay):
         for container in containers(template["spec"]):
             given: dict[str, str] = {}
@@ -74,7 +56,7 @@ def _values(overlay: Overlay, container: Node, given: dict[str, str]) -> Iterato
         if name in _names(schema):
             values[name.removeprefix(prefix).lower()] = value
         elif name.startswith("LIMNER_"):
-            what = f"{container['name']} has no setting {name}.{_near(name, _names(schema))}"
+            what = f"{container['name']} has no setting {name}.{near(name, _names(schema))}"
             yield overlay.problem(what, name)
     try:
         validated(schema, values)
@@ -97,13 +79,13 @@ def _commands(overlay: Overlay) -> Iterator[Problem]:
             if "command" in container:
                 continue
             if name not in commands.commands:
-                what = f"limner has no command '{name}'.{_near(name, commands.commands)}"
+                what = f"limner has no command '{name}'.{near(name, commands.commands)}"
                 yield overlay.problem(what, f"- {name}", f'"{name}"')
                 continue
             known = {option for parameter in commands.commands[name].params for option in parameter.opts}
             for option in [word.partition("=")[0] for word in rest if word.startswith("-")]:
                 if option not in known:
-                    yield overlay.problem(f"limner {name} has no option {option}.{_near(option, known)}", option)
+                    yield overlay.problem(f"limner {name} has no option {option}.{near(option, known)}", option)
 
 
 def _probes(overlay: Overlay) -> Iterator[Problem]:
@@ -118,7 +100,7 @@ def _probes(overlay: Overlay) -> Iterator[Problem]:
                 if probe is None:
                     yield overlay.problem(f"{container['name']} of {each['kind']} has no {kind}", "name: server")
                 elif (path := probe["httpGet"]["path"]) not in paths():
-                    yield overlay.problem(f"{kind} asks {path}.{_near(path, paths())}", f"path: {path}")
+                    yield overlay.problem(f"{kind} asks {path}.{near(path, paths())}", f"path: {path}")
 
 
 def _drain(overlay: Overlay) -> Iterator[Problem]:
@@ -152,7 +134,7 @@ def _routes(overlay: Overlay) -> Iterator[Problem]:
         known = [each for each in paths() if _under(each, path, kind)]
         if not known or INSIDE.intersection(known):
             yield overlay.problem(
-                f"a route leads to {path}, which is not for clients.{_near(path, paths())}", f"value: {path}}}"
+                f"a route leads to {path}, which is not for clients.{near(path, paths())}", f"value: {path}}}"
             )
     reached = {path for path in paths() if any(_under(path, top, kind) for top, kind in led.items())}
     for path in sorted(paths() - INSIDE - reached) if led else ():
@@ -161,25 +143,3 @@ def _routes(overlay: Overlay) -> Iterator[Problem]:
 
 def _under(path: str, top: str, kind: str) -> bool:
     return path == top or (kind == "PathPrefix" and path.startswith(f"{top}/"))
-
-
-def _metrics(overlay: Overlay) -> Iterator[Problem]:
-    """What an autoscaler asks for is counted, or defined beside it for prometheus-adapter; in its own namespace."""
-    adapters = [path.parent / "prometheus-adapter.yaml" for path in overlay.sources]
-    defined = {name for path in adapters if path.is_file() for name in re.findall(r"as: (\w+)", path.read_text())}
-    asked: list[tuple[str, Path | None]] = []
-    for scaler in overlay.of("HorizontalPodAutoscaler"):
-        asked += [(metric["pods"]["metric"]["name"], None) for metric in scaler["spec"]["metrics"]]
-    for scaler in overlay.of("ScaledObject"):
-        for trigger in scaler["spec"]["triggers"]:
-            query = trigger["metadata"]["query"]
-            asked += [(name, None) for name in METRIC.findall(query)]
-            for namespace in set(re.findall(r'namespace="([^"]*)"', query)) - {scaler["metadata"]["namespace"]}:
-                what = f"the query is for namespace {namespace}, the pods are in {scaler['metadata']['namespace']}"
-                yield overlay.problem(what, f'namespace="{namespace}"')
-    for path in dict.fromkeys(path for path in adapters if path.is_file()):
-        asked += [(name, path) for name in METRIC.findall(path.read_text())]
-    for name, path in asked:
-        if name not in metrics() | defined:
-            what = f"there is no metric {name}.{_near(name, metrics())}"
-            yield overlay.problem(what, name) if path is None else Problem(path, line_of(path, name), what)

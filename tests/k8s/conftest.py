@@ -16,10 +16,13 @@ OVERLAYS = ("dev", "cpu", "gpu", "kserve", "training-job")
 COMBINATIONS = {  # overlay -> components on top of it
     "dev with hpa": ("dev", "autoscaling-hpa"),
     "dev with gateway": ("dev", "gateway"),
+    "dev with monitoring": ("dev", "monitoring"),
+    "cpu with monitoring": ("cpu", "monitoring"),
+    "cpu with hpa, gateway and monitoring": ("cpu", "autoscaling-hpa", "gateway", "monitoring"),
     "cpu with hpa and gateway": ("cpu", "autoscaling-hpa", "gateway"),
     "cpu with keda and gateway": ("cpu", "autoscaling-keda", "gateway"),
     "gpu with hpa": ("gpu", "autoscaling-hpa"),
-    "gpu with keda and gateway": ("gpu", "autoscaling-keda", "gateway"),
+    "gpu with keda, gateway and monitoring": ("gpu", "autoscaling-keda", "gateway", "monitoring"),
 }
 IMAGE_VOLUMES = {"cpu from an image": (), "gpu from an image": ("gpu",)}  # and components after models-image
 

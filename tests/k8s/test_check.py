@@ -8,7 +8,7 @@ import check
 import httpx
 import pytest
 import yaml
-from checks import server
+from checks import metrics, server
 from checks.overlay import Overlay, RenderError, render
 
 K8S = Path(__file__).resolve().parents[2] / "k8s"
@@ -35,7 +35,7 @@ def test_paths_and_metrics_are_those_of_a_live_server(url: str) -> None:
     lines = [line for line in httpx.get(f"{url}/metrics").text.splitlines() if not line.startswith("#")]
     live = {line.partition("{")[0].partition(" ")[0] for line in lines}
     assert {name for name in live if name.startswith("limner_")} == {
-        name for name in server.metrics() if name.startswith("limner_")
+        name for name in metrics.known() if name.startswith("limner_")
     }
 
 

@@ -85,7 +85,7 @@ def test_a_server_may_ask_nobody_and_is_asked_by_those_whom_a_component_adds(ren
                 continue
             assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
             assert "egress" not in policy["spec"]
-            assert len(policy["spec"]["ingress"]) == (2 if "gateway" in name else 1)
+            assert len(policy["spec"]["ingress"]) == 1 + ("gateway" in name) + ("monitoring" in name)
 
 
 def test_what_a_server_writes_lies_in_volumes_of_its_own(rendered: dict[str, Overlay]) -> None:

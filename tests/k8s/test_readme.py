@@ -5,6 +5,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from checks.overlay import Overlay, render
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "k8s" / "README.md").read_text()
 
@@ -17,6 +19,22 @@ def test_the_overlay_of_the_readme_builds_and_nothing_is_wrong_with_it(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "kustomization.yaml").write_text(own)
     assert problems(tmp_path / "mine") == []
+
+
+def test_the_patches_of_the_manuals_change_what_they_say(
+    kubectl: str, combine: Callable[..., Path], tmp_path: Path
+) -> None:
+    def patched(text: str, name: str) -> Overlay:
+        (patch,) = re.findall(r"```yaml\n(patches:\n  - target: .*?)```", text, re.DOTALL)
+        folder = combine(tmp_path / name, ROOT / "k8s" / "overlays" / "cpu", ("monitoring",), more=patch)
+        return render(folder, kubectl)
+
+    labelled = patched(README, "label")
+    for kind in ("PodMonitor", "PrometheusRule"):
+        assert labelled.of(kind)[0]["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+    promised = patched((ROOT / "docs" / "operations.md").read_text(), "objective")
+    first = promised.of("PrometheusRule")[0]["spec"]["groups"][0]["rules"][0]
+    assert first == {"record": "limner:failed_objective:ratio", "expr": "vector(0.01)"}
 
 
 def test_every_overlay_and_component_is_in_its_table() -> None:

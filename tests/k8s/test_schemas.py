@@ -16,7 +16,7 @@ K8S = Path(__file__).resolve().parents[2] / "k8s"
 MODELS = K8S.parent / ".venv" / "k8s"
 PATIENCE = 240
 
-WITH_SCHEMA = {"Gateway", "HTTPRoute", "ScaledObject"}
+WITH_SCHEMA = {"Gateway", "HTTPRoute", "ScaledObject", "PodMonitor", "PrometheusRule"}
 KSERVE = {"ServingRuntime", "InferenceService"}
 FIELDS = {  # of custom resources, below spec and without what is Kubernetes' own; from their API references
     "Gateway": "gatewayClassName listeners listeners.name listeners.port listeners.protocol listeners.hostname "
@@ -29,14 +29,20 @@ FIELDS = {  # of custom resources, below spec and without what is Kubernetes' ow
     "triggers.metricType triggers.metadata triggers.metadata.serverAddress triggers.metadata.threshold "
     "triggers.metadata.query advanced advanced.horizontalPodAutoscalerConfig "
     "advanced.horizontalPodAutoscalerConfig.behavior",
+    "PodMonitor": "jobLabel selector selector.matchLabels podMetricsEndpoints podMetricsEndpoints.port "
+    "podMetricsEndpoints.path podMetricsEndpoints.interval podMetricsEndpoints.scrapeTimeout",
+    "PrometheusRule": "groups groups.name groups.rules groups.rules.record groups.rules.alert groups.rules.expr "
+    "groups.rules.for groups.rules.labels groups.rules.annotations",
     "ServingRuntime": "annotations supportedModelFormats supportedModelFormats.name supportedModelFormats.version "
     "supportedModelFormats.autoSelect containers volumes",
     "InferenceService": "predictor predictor.minReplicas predictor.maxReplicas predictor.automountServiceAccountToken "
     "predictor.enableServiceLinks predictor.terminationGracePeriodSeconds predictor.securityContext predictor.model "
     "predictor.model.modelFormat predictor.model.modelFormat.name predictor.model.runtime predictor.model.storageUri",
 }
-KUBERNETES_OWN = {"containers", "volumes", "annotations", "predictor.securityContext"} | {
-    "advanced.horizontalPodAutoscalerConfig.behavior"
+KUBERNETES_OWN = {"containers", "volumes", "annotations", "predictor.securityContext", "selector.matchLabels"} | {
+    "advanced.horizontalPodAutoscalerConfig.behavior",
+    "groups.rules.labels",
+    "groups.rules.annotations",
 }
 
 
@@ -108,6 +114,10 @@ def test_custom_resources_are_what_their_schemas_know(rendered: dict[str, Overla
                 each["spec"]["rules"] = "all"
             case "ScaledObject":
                 del each["spec"]["triggers"]
+            case "PodMonitor":
+                each["spec"]["podMetricsEndpoints"][0]["interval"] = 10
+            case "PrometheusRule":
+                del each["spec"]["groups"][0]["rules"][0]["expr"]
     assert len(refused(wrong)) == len(wrong)
 
 
@@ -150,7 +160,7 @@ def test_every_kind_is_one_that_is_held_against_something(rendered: dict[str, Ov
     groups = {each["apiVersion"].partition("/")[0] for overlay in rendered.values() for each in overlay.objects}
     assert groups == {
         "v1", "apps", "batch", "policy", "autoscaling", "networking.k8s.io",
-        "gateway.networking.k8s.io", "keda.sh", "serving.kserve.io",
+        "gateway.networking.k8s.io", "keda.sh", "serving.kserve.io", "monitoring.coreos.com",
     }  # fmt: skip
 
 

@@ -190,16 +190,23 @@ def test_each_deadline_is_kept_although_the_engine_hangs(application: Any, taken
 
 
 @pytest.mark.parametrize("application", [{"queue_images": 1, "max_images": 1}], indirect=True)
-def test_a_full_queue_is_told_by_the_ordinary_way_and_counted_once(application: Any, taken: list[bool]) -> None:
+def test_a_full_queue_is_told_on_the_shortest_way_in_the_same_words_and_counted_once(
+    application: Any, taken: list[bool]
+) -> None:
     running, let_go = application.hold()
     waiting = [threading.Thread(target=lambda: application.client.get("/generate")) for _ in range(2)]
     waiting[0].start()
     assert running.wait(PATIENCE)
     waiting[1].start()
     application.until(lambda: application.metric('limner_queued_images{model="plain@1"} 1.0'))
-    code, headers, _ = asked(application, "GET", "/generate", {})
-    assert (code, dict(headers)["retry-after"]) == (429, "1")
-    assert application.metric('limner_rejected_total{model="plain@1",reason="queue-full"} 1.0')
+    taken.clear()
+    shortest, ordinary = (asked(application, "GET", "/generate", headers) for headers in ({}, ORDINARY))
+    assert taken == [True, False]
+    assert shortest == ordinary
+    assert (shortest[0], dict(shortest[1])["retry-after"]) == (429, "1")
+    assert application.metric('limner_rejected_total{model="plain@1",reason="queue-full"} 2.0')
+    assert application.metric('limner_cancelled_total{model="plain@1"} 0.0')
+    assert application.metric(COUNTED % (429, 2))
     let_go.set()
     for thread in waiting:
         thread.join(PATIENCE)

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import shutil
 import signal
 import socket
@@ -70,12 +71,15 @@ def test_sigterm_answers_what_is_in_flight_refuses_what_is_new_and_exits_0(launc
         expected = keep_alive.get("/generate?model=plain&n=1024&seed=1&format=npy").content
         slow.sendall(head.encode())
         assert slow.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"  # the route reads the body: the request is in flight
+        assert figures(keep_alive) == {"ready_workers": 1, "draining_seconds": 0, "drain_limit_seconds": 20}
         server.process.send_signal(signal.SIGTERM)
 
         draining = until(503, keep_alive, "/readyz")
         assert draining.headers["Content-Type"] == "application/problem+json"
         assert draining.headers["Retry-After"] == "1"
         assert keep_alive.get("/healthz").status_code == 200  # a drain is no reason to be killed
+        assert figures(keep_alive)["ready_workers"] == 0
+        assert 0 < figures(keep_alive)["draining_seconds"] < PATIENCE
         new = httpx.post(f"{server.url}/generate?model=plain")  # over a new connection
         asked = [("POST", ""), ("GET", ""), ("GET", "&n=9&format=json"), ("GET", "&n=9999&format=npy"), ("HEAD", "")]
         refused = [new, *(keep_alive.request(method, f"/generate?model=plain{more}") for method, more in asked)]
@@ -267,6 +271,12 @@ limner.main()
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def figures(client: httpx.Client) -> dict[str, float]:
+    """What /metrics says of its readiness and drain."""
+    lines = re.findall(r"^limner_(ready_workers|drain\w+) (\S+)$", client.get("/metrics").text, re.MULTILINE)
+    return {name: float(value) for name, value in lines}
 
 
 def complaint(environment: dict[str, str], folder: Path, *flags: str) -> str:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import structlog
 from hypothesis import given
@@ -16,12 +17,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import ClientDisconnect
 
-from export.engines import EngineError
+from export.engines import EngineError, NonFinite
+from server import memory
 from server.batcher import Batch
 from server.errors import Expired, Overloaded
 from server.telemetry import SECONDS, Histogram, Metrics, configure_logging
 
-COUNTERS = ("images", "batches", "rejected", "cancelled", "deadline_missed", "late_answers")
+COUNTERS = ("images", "batches", "failed_batches", "rejected", "cancelled", "deadline_missed", "late_answers")
 HISTOGRAMS = ("batch_size", "padding_ratio", "queue_seconds", "compute_seconds", "encode_seconds")
 
 
@@ -44,6 +46,8 @@ def test_the_series_of_a_model_exist_at_0_before_its_first_request() -> None:
         assert f'limner_rejected_total{{model="digits@1",reason="{reason}"}} 0.0' in text
     for reason in ("full", "fitted", "drained", "retry"):
         assert f'limner_batches_total{{model="digits@1",reason="{reason}"}} 0.0' in text
+    for reason in ("engine", "non-finite"):
+        assert f'limner_failed_batches_total{{model="digits@1",reason="{reason}"}} 0.0' in text
     for code in (200, 304, 400, 404, 405, 406, 413, 415, 422, 429, 499, 500, 503, 504):
         assert f'limner_requests_total{{code="{code}",route="/generate"}} 0.0' in text
 
@@ -80,7 +84,7 @@ def test_promtool_finds_nothing_to_say(program: Callable[..., Path]) -> None:
     metrics = Metrics()
     metrics.add_model("digits@1", digest="abc")
     own = b"".join(line for line in metrics.text().splitlines(keepends=True) if b"limner_" in line)
-    assert own.count(b"# HELP") == own.count(b"# TYPE") == 19
+    assert own.count(b"# HELP") == own.count(b"# TYPE") == 24
     done = subprocess.run([promtool, "check", "metrics"], input=own, capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
@@ -149,6 +153,25 @@ def test_images_of_a_failed_batch_are_not_counted_as_generated_and_it_is_one_lin
     said = json.loads(line)
     assert (said["event"], said["level"], said["images"]) == ("batch failed", "error", 3)
     assert said["cause"] == repr(ValueError("two\nlines"))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(EngineError("failed"), "engine"), (NonFinite([1], np.zeros(3)), "non-finite")]
+)
+def test_a_batch_fails_as_a_whole_or_in_some_pictures(error: EngineError, reason: str) -> None:
+    metrics = Metrics()
+    metrics.observe_batch("digits@1", Batch(3, 4, 1, "full", 0.5, (0.1,), error))
+    metrics.observe_batch("digits@1", Batch(3, 4, 0, "full", 0.5, (0.1,)))
+    failed = [line for line in metrics.text().decode().splitlines() if line.startswith("limner_failed_batches_total")]
+    assert failed == [f'limner_failed_batches_total{{model="digits@1",reason="{reason}"}} 1.0']
+
+
+def test_what_memory_is_left_is_asked_when_the_metrics_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = Metrics()
+    for left in (3 << 30, 2 << 20):
+        monkeypatch.setattr(memory, "available", lambda left=left: left)
+        (line,) = [line for line in metrics.text().decode().splitlines() if line.startswith("limner_memory")]
+        assert float(line.removeprefix("limner_memory_available_bytes ")) == left
 
 
 def test_a_log_whose_reader_has_left_fails_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
