@@ -9,6 +9,7 @@ TOOLS := .tools
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 APP := train,export,serve,$(ENGINE)
+AT_ONCE := -n auto --maxprocesses 4 --dist loadfile
 
 TARGET ?= demo
 IMAGE ?= limner/$(TARGET):$(if $(filter demo,$(TARGET)),dev,$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml))
@@ -27,11 +28,11 @@ install: $(VENV)/.app ## Make .venv with limner in it (the gpu extra where nvidi
 
 tools: $(TOOLS)/.python $(TOOLS)/.node $(VENV)/k8s/.ready ## Install what some tests need apart from .venv: schemathesis, generators of clients, what checks k8s/
 
-test: $(VENV)/.test ## Run the tests (ARGS='-k identity' chooses)
-	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+test: $(VENV)/.test ## Run the tests (ARGS='-k identity' chooses, ARGS=-n0: in one process)
+	$(BIN)/python -m pytest -m 'not slow' $(AT_ONCE) $(ARGS)
 
 test-slow: $(VENV)/.test ## Run the tests that take over 20 seconds
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow $(AT_ONCE) $(ARGS)
 
 test-gpu: $(VENV)/.gpu ## Run the tests that need an NVIDIA GPU (installs TensorRT)
 	$(BIN)/python -m pytest -m gpu $(ARGS)

@@ -258,12 +258,14 @@ def test_every_rule_is_evaluated_and_every_recording_rule_gives_a_number(watched
     }
 
 
-def test_both_sides_of_every_alert_are_there(watched: Watched) -> None:
+def test_both_sides_of_every_alert_are_there_and_meet(watched: Watched) -> None:
     for name, alert in ALERTS.items():
         for left, right in conditions(alert["expr"]):
             for side in (left, right):
                 query = re.sub(r"^absent\((.*)\)$", r"\1", side)
                 assert watched.told(query), (name, side)
+        judged = re.sub(r" (==|>=|>|<=|<) ", r" \1 bool ", alert["expr"])  # true or not, and empty if labels do not fit
+        assert watched.told(judged), name
 
 
 def test_every_query_of_the_dashboard_gives_a_number(watched: Watched) -> None:
