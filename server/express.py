@@ -34,7 +34,8 @@ EXPECTED = {  # what a header has to say, where it may be there at all
     **dict.fromkeys((b"transfer-encoding", b"if-none-match", b"origin", b"expect", b"upgrade")),
 }
 LONGEST = 256  # bytes of a URL or an Accept that is remembered
-REMEMBERED = 1024  # of them
+LONGEST_REQUEST = 1024  # bytes of a whole one
+REMEMBERED = 1024  # of each
 
 
 class Line(Protocol):
@@ -97,6 +98,7 @@ class Express:
         self._state, self._observer = state, observer
         self._seconds = state.settings.timeout_seconds
         self._plan = lru_cache(REMEMBERED)(self._planned)
+        self._known: dict[bytes, _Plan] = {}  # whole requests, as they came over the wire
         self._waiting: OrderedDict[Ride, None] = OrderedDict()  # as their deadlines come
         self._varies = b"vary: Origin\r\n" if state.settings.cors_origins else b""  # as the layers of CORS say
         self._timer: asyncio.TimerHandle | None = None
@@ -121,6 +123,18 @@ class Express:
             return None
         plan = self._plan(method, url[len(QUESTION) :], accept or b"")
         return None if plan is None else self._started(line, plan, named or b"")
+
+    def again(self, line: Line, request: bytes) -> Ride | None:
+        """The ride of a request whose very bytes were understood before, if this is one."""
+        plan = self._known.get(request)
+        return None if plan is None or self._state.drain.started else self._started(line, plan, b"")
+
+    def remember(self, request: bytes, ride: Ride) -> None:
+        """These bytes, and nothing before or behind them, were what it was taken for."""
+        if len(request) <= LONGEST_REQUEST and b"\r\nx-request-id:" not in request.lower():
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()  # clients whose requests are all different, of which none comes again
+            self._known[request] = ride.plan
 
     def _started(self, line: Line, plan: _Plan, named: bytes) -> Ride | None:
         seed = answering.drawn_seed() if plan.seed is None else plan.seed

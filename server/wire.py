@@ -14,7 +14,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from server.errors import HeadTooLarge, Malformed, RequestError, problem
-from server.express import Express
+from server.express import Express, Ride
 
 HEAD = b"HTTP/1.1 "
 LONGEST_HEAD = 1 << 16  # bytes of a request beside its body: twice what nginx takes
@@ -29,21 +29,46 @@ class Protocol(HttpToolsProtocol):
         self._unread = 0  # bytes since the last head or piece of a body that was understood
         self._pauses = 0
         self._running: Any = None  # the cycle or ride that is being answered: `cycle` is that of the last request
+        self._begun = 0  # requests
+        self._between = True  # the last of them has come to its end, and no other has begun
         super().connection_made(_Joining(transport, self.loop))  # type: ignore[arg-type]
 
     def data_received(self, data: bytes) -> None:
+        between, begun = self._between, self._begun
+        if between and self._free:
+            ride = self._express.again(self, data)
+            if ride is not None:
+                self._unset_keepalive_if_required()
+                self.cycle = self._running = ride  # type: ignore[assignment]
+                return
         self._unread += len(data)
         super().data_received(data)
+        if between and self._between and self._begun == begun + 1 and isinstance(self.cycle, Ride):
+            self._express.remember(data, self.cycle)
         if self._unread > LONGEST_HEAD and not self._plain.is_closing():
             self._turn_away(HeadTooLarge(f"a head of over {LONGEST_HEAD} bytes", "Send a smaller one."))
 
+    @property
+    def _free(self) -> bool:
+        """Nothing that was asked before has still to be answered."""
+        before = self.cycle
+        return (before is None or before.response_complete) and not self.flow.write_paused
+
+    def on_message_begin(self) -> None:
+        self._begun += 1
+        self._between = False
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        self._between = True
+        super().on_message_complete()
+
     def on_headers_complete(self) -> None:
         self._unread = 0
-        parser, before = self.parser, self.cycle
+        parser = self.parser
         assert parser is not None
-        free = (before is None or before.response_complete) and not self.flow.write_paused
         version = parser.get_http_version()
-        if free and version == "1.1" and parser.should_keep_alive():
+        if self._free and version == "1.1" and parser.should_keep_alive():
             ride = self._express.take(self, parser.get_method(), self.url, self.headers)
             if ride is not None:
                 self.cycle = self._running = ride  # type: ignore[assignment]

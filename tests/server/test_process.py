@@ -69,6 +69,7 @@ def test_sigterm_answers_what_is_in_flight_refuses_what_is_new_and_exits_0(launc
         connected(server.url) as slow,
     ):
         expected = keep_alive.get("/generate?model=plain&n=1024&seed=1&format=npy").content
+        assert keep_alive.get("/generate?model=plain").status_code == 200  # whose bytes are known from now on
         slow.sendall(head.encode())
         assert slow.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"  # the route reads the body: the request is in flight
         assert figures(keep_alive) == {"ready_workers": 1, "draining_seconds": 0, "drain_limit_seconds": 20}
