@@ -18,7 +18,7 @@ from server import answering, images, schemas
 from server.batcher import Generated
 from server.errors import Expired, Overloaded, RequestError, problem, unexpected
 from server.identity import Identity
-from server.observer import LEFT, RequestObserver, request_id
+from server.observer import CUT, LEFT, RequestObserver, request_id
 from server.repository import LiveModel, Waiting
 from server.routes import generate
 from server.schemas import GenerateRequest
@@ -201,7 +201,7 @@ class Express:
             return
         ride.plan.model.batcher.cancel(ride)
         self._state.metrics.cancelled.labels(ride.plan.model.title).inc()
-        self._done(ride, LEFT, None)
+        self._done(ride, CUT if self._state.drain.started else LEFT, None)
 
     def _answer(self, ride: Ride, made: Generated) -> None:
         plan, model = ride.plan, ride.plan.model

@@ -20,6 +20,7 @@ _ids = random.Random()  # noqa: S311 (names, no secrets)
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 UNROUTED = "unmatched"  # one label for every path that no route has, whatever a client sends
 LEFT = 499  # nginx's code for a request whose client is gone before the answer: nobody's fault here
+CUT = 503  # the drain was over before the answer was whole
 
 
 @dataclass
@@ -73,7 +74,7 @@ class RequestObserver:
         except ClientDisconnect:
             code = LEFT
         except asyncio.CancelledError:  # the end of the drain cuts what is left
-            code = LEFT
+            code = CUT if self.drain.started else LEFT
             raise
         except Exception as error:  # a fault of limner, answered here so that its answer has an id too
             failure = error.__cause__ if started and isinstance(error.__cause__, LimnerError) else error
@@ -87,9 +88,11 @@ class RequestObserver:
             self.account(route, code, failure or state.get("failure"), time.monotonic() - began, name)
 
     def account(self, route: str, code: int, failure: BaseException | None, seconds: float, request_id: str) -> None:
-        """A request was answered: count it, and log it where it failed."""
+        """A request was answered, or will not be: count it, and log it where it failed."""
         self.metrics.answered(route, code, seconds)
-        if code >= 500 and not (isinstance(failure, LimnerError) and failure.status == 503):
+        if code == CUT and failure is None:
+            log.warning("request cut", request_id=request_id, route=route, seconds=round(seconds, 6))
+        elif code >= 500 and not (isinstance(failure, LimnerError) and failure.status == 503):
             log.error(
                 "request failed",
                 request_id=request_id,

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib.metadata import version
 from itertools import product
 from typing import TypeVar, get_args
 
@@ -27,13 +28,13 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client import Histogram as PrometheusHistogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from starlette.requests import ClientDisconnect
 
-from export.engines import EngineError, NonFinite
+from export.engines import EngineError, NonFinite, cores
 from server import memory
 from server.batcher import Batch, Reason
 from server.errors import Expired, Hopeless, NotReady, Overloaded
@@ -43,7 +44,13 @@ SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)  # the buckets
 RATIOS = (0, 0.1, 0.2, 0.3, 0.4, 0.5)
 BY = ("model", "reason")
-ROUTES = ("/generate", "/interpolate", "/v1/images/generations")
+ROUTES = (  # that make images
+    "/generate",
+    "/interpolate",
+    "/v1/images/generations",
+    "/v2/models/{model}/infer",
+    "/v2/models/{model}/versions/{version}/infer",
+)
 CODES = (200, 304, 400, 404, 405, 406, 413, 415, 422, 429, 499, 500, 503, 504)  # of these routes: they start at 0
 FAILURES = (EngineError, NonFinite)  # of a whole batch; of some of its pictures
 REFUSALS = (Hopeless, Overloaded, NotReady)
@@ -79,9 +86,12 @@ class Metrics:
         if group is None:
             ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self._facts)
-        self._facts.register(_Memory())
+        self._facts.register(_Container())
+        Info("limner_build", "Of what this is.", registry=self._facts).info({"version": version("limner")})
         self.requests = self._counter("requests", "HTTP requests answered.", ("route", "code"))
-        self.request = self._histogram("request_seconds", "From a request's headers to its answer.", SECONDS, "route")
+        self.request = self._histogram(
+            "request_seconds", "From a request's headers to its answer, but of 4xx.", SECONDS, "route"
+        )
         self.in_flight = self._gauge("in_flight_requests", "Requests that are being answered.")
         self.workers = self._gauge("workers", "Processes that serve.")
         self.ready = self._gauge("ready_workers", "Processes that serve and take new work.")
@@ -159,10 +169,14 @@ class Metrics:
             gauge.set(value())
 
     def answered(self, route: str, code: int, seconds: float) -> None:
-        """A request was answered. In the thread of the event loop, which writes it down at the end of its turn."""
+        """A request was answered. In the thread of the event loop, which writes it down at the end of its turn.
+
+        What is refused at once would hide, under load, how long the others wait: its seconds are not observed.
+        """
         self._soon()
         self._answered[self.requests.labels(route, code)] += 1
-        self._observed[self.request.labels(route)].append(seconds)
+        if code < 400 or code >= 500:
+            self._observed[self.request.labels(route)].append(seconds)
 
     def encoded(self, title: str, seconds: float) -> None:
         """A body, or a piece of it, was written. As `answered`."""
@@ -170,7 +184,7 @@ class Metrics:
         self._observed[self.encode.labels(title)].append(seconds)
 
     def _soon(self) -> None:
-        if not self._observed:
+        if not self._observed and not self._answered:
             asyncio.get_running_loop().call_soon(self.write)
 
     def write(self) -> None:
@@ -212,7 +226,9 @@ class Metrics:
                 "batch failed",
                 model=title,
                 images=batch.images,
+                failed=batch.failed,
                 reason=batch.reason,
+                code=batch.error.code,
                 error=str(batch.error),
                 cause=repr(cause),
             )
@@ -223,14 +239,17 @@ class Metrics:
         return generate_latest(self._shown) + generate_latest(self._facts)
 
 
-class _Memory(Collector):
-    """Read when it is asked for: it is the container's, and not this process's."""
+class _Container(Collector):
+    """Read when it is asked for: what limits this process, and is not its own."""
 
     def collect(self) -> Iterable[Metric]:
+        left, throttled = memory.available(), cores.throttled()
         yield GaugeMetricFamily(
-            "limner_memory_available_bytes",
-            "What may still be taken, by the limits of the container and the machine.",
-            value=memory.available(),
+            "limner_memory_available_bytes", "What may still be taken, by the container's limits and the machine.", left
+        )
+        yield GaugeMetricFamily("limner_cpu_cores", "That may be used, by the container's limits.", cores.available())
+        yield CounterMetricFamily(
+            "limner_cpu_throttled_seconds", "In which the container had used up its share of the CPU.", throttled
         )
 
 

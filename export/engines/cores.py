@@ -1,4 +1,4 @@
-"""A process in, the number of CPU cores that it may use out: by its affinity and its control groups' quotas."""
+"""A process in, the CPU cores that it may use out, by affinity and its groups' quotas, and what those cost."""
 
 import os
 from pathlib import Path
@@ -27,3 +27,23 @@ def _quota(cgroup: Path) -> int:
     if not limit.isdigit() or int(limit) == 0 or not period.isdigit():
         return ENDLESS
     return -(-int(limit) // max(1, int(period)))
+
+
+def throttled(cgroup: Path = CGROUP, proc: Path = PROC) -> float:
+    """Seconds in which the group, or one around it, had used up its quota; 0 where nobody counts them."""
+    return max(_throttled(group) for group in around(cgroup, proc))
+
+
+def _throttled(cgroup: Path) -> float:
+    for file, name, unit in (
+        (cgroup / "cpu.stat", "throttled_usec", 1e-6),
+        (cgroup / "cpu" / "cpu.stat", "throttled_time", 1e-9),  # version 1 of control groups
+    ):
+        try:
+            lines = file.read_text(encoding="ascii").splitlines()
+        except (OSError, ValueError):
+            continue
+        for words in map(str.split, lines):
+            if words[:1] == [name] and words[1].isdigit():
+                return int(words[1]) * unit
+    return 0.0

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from server import express, images

@@ -141,7 +141,11 @@ def test_the_drain_ends_after_drain_seconds(launch: Launch, models: Path) -> Non
         stuck.sendall(b"POST /generate HTTP/1.1\r\nHost: limner\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
         assert stuck.recv(1000).startswith(b"HTTP/1.1 100 ")
         assert server.stop() == 0
-        assert [json.loads(line)["event"] for line in server.complained().splitlines()] == ["started", "stopped"]
+        assert [json.loads(line)["event"] for line in server.complained().splitlines()] == [
+            "started",
+            "request cut",
+            "stopped",
+        ]
 
 
 def test_a_second_signal_does_not_wait(launch: Launch, models: Path) -> None:

@@ -49,7 +49,8 @@ def test_the_series_of_a_model_exist_at_0_before_its_first_request() -> None:
     for reason in ("engine", "non-finite"):
         assert f'limner_failed_batches_total{{model="digits@1",reason="{reason}"}} 0.0' in text
     for code in (200, 304, 400, 404, 405, 406, 413, 415, 422, 429, 499, 500, 503, 504):
-        assert f'limner_requests_total{{code="{code}",route="/generate"}} 0.0' in text
+        for route in ("/generate", "/v2/models/{model}/infer"):
+            assert f'limner_requests_total{{code="{code}",route="{route}"}} 0.0' in text
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_promtool_finds_nothing_to_say(program: Callable[..., Path]) -> None:
     metrics = Metrics()
     metrics.add_model("digits@1", digest="abc")
     own = b"".join(line for line in metrics.text().splitlines(keepends=True) if b"limner_" in line)
-    assert own.count(b"# HELP") == own.count(b"# TYPE") == 24
+    assert own.count(b"# HELP") == own.count(b"# TYPE") == 27
     done = subprocess.run([promtool, "check", "metrics"], input=own, capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
@@ -137,6 +138,20 @@ def test_what_was_answered_in_a_turn_is_written_at_its_end_or_when_it_is_asked_f
         assert count in text
 
 
+def test_how_long_refusals_take_is_not_observed() -> None:
+    async def answered(*codes: int) -> str:
+        metrics = Metrics()
+        for code in codes:
+            metrics.answered("/generate", code, 0.25)
+        await asyncio.sleep(0)
+        return generate_latest(metrics.registry).decode()
+
+    text = asyncio.run(answered(429, 422, 499))
+    assert 'limner_requests_total{code="429",route="/generate"} 1.0' in text
+    assert "limner_request_seconds_count" not in text
+    assert 'limner_request_seconds_count{route="/generate"} 3.0' in asyncio.run(answered(200, 304, 429, 504))
+
+
 def test_images_of_a_failed_batch_are_not_counted_as_generated_and_it_is_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -151,7 +166,8 @@ def test_images_of_a_failed_batch_are_not_counted_as_generated_and_it_is_one_lin
     assert values(metrics)["limner_batch_size_count"] == 1
     (line,) = capsys.readouterr().err.splitlines()
     said = json.loads(line)
-    assert (said["event"], said["level"], said["images"]) == ("batch failed", "error", 3)
+    assert (said["event"], said["level"], said["images"], said["failed"]) == ("batch failed", "error", 3, 3)
+    assert (said["code"], said["reason"]) == ("engine", "full")
     assert said["cause"] == repr(ValueError("two\nlines"))
 
 

@@ -108,3 +108,14 @@ def test_affinity_is_really_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path:
     finally:
         os.sched_setaffinity(0, allowed)
     assert cores.available(tmp_path) == len(allowed)
+
+
+def test_throttling_is_counted_in_seconds_in_both_versions(tmp_path: Path) -> None:
+    assert cores.throttled(tmp_path) == 0.0
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.stat").write_text("nr_throttled 3\nthrottled_time 1500000000\n")
+    assert cores.throttled(tmp_path) == pytest.approx(1.5)
+    (tmp_path / "cpu.stat").write_text("usage_usec 9\nnr_throttled 3\nthrottled_usec 2500000\n")
+    assert cores.throttled(tmp_path) == pytest.approx(2.5)
+    (tmp_path / "cpu.stat").write_text("throttled_usec many\n")
+    assert cores.throttled(tmp_path) == pytest.approx(1.5)
