@@ -144,11 +144,13 @@ def drawn(prometheus: Prometheus, most: float, offered: Offered) -> None:
             if one.labels["route"] == "/generate":
                 latency.plot(*points(one, 1e3), color=COLOURS[name], lw=1.3, label=name)
     latency.axhline(1e3 * TIMEOUT, color=BLUE, lw=1, ls="--", label="the clients' time")
-    titled(latency, "From a request's headers to its answer (refusals too)", "ms")
+    titled(latency, "From a request's headers to its answer", "ms")
 
-    said = seen(prometheus, "Where the mean request's time goes", offered)
-    stacked(stages, {name: one[0] for name, one in zip(("encode", "compute", "queue"), said[::-1], strict=True)}, 1e3)
-    titled(stages, "Where the mean request's time goes", "ms")
+    for name, (one,) in zip(
+        ("queue", "compute", "encode"), seen(prometheus, "Queue, batch and encoding: the means", offered), strict=True
+    ):
+        stages.plot(*points(one, 1e3), color=COLOURS[name], lw=1.3, label=name)
+    titled(stages, "Queue, batch and encoding: the means", "ms")
 
     ((one,),) = seen(prometheus, "Images in a batch", offered)
     batches.plot(*points(one), color=BLUE, lw=1.3)
@@ -156,7 +158,7 @@ def drawn(prometheus: Prometheus, most: float, offered: Offered) -> None:
 
     ((one,),) = seen(prometheus, "How busy engines are", offered)
     busy.plot(*points(one, 100), color=BLUE, lw=1.3)
-    busy.axhline(75, color=RED, lw=1, ls="--", label="LimnerEnginesSaturated, if it stays above for 15 minutes")
+    busy.axhline(70, color=BLUE, lw=1, ls="--", label="what autoscalers aim at")
     titled(busy, "How busy the engine is", "%")
 
     over = [second for second, _ in enumerate(offered.sent[:-1]) if load(second / (len(offered.sent) - 1)) > 1]

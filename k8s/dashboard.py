@@ -99,7 +99,7 @@ def sizes(title: str, description: str, unit: str, metric: str) -> heatmap.Panel
 def facts(title: str, description: str, query: str, hidden: tuple[str, ...]) -> table.Panel:
     """The labels of an info metric, a row each."""
     target = prometheus.Dataquery().expr(query).format(PromQueryFormat.TABLE).instant().ref_id("A")
-    panel = table.Panel().title(title).description(description).datasource(SOURCE).height(HEIGHT).span(12)
+    panel = table.Panel().title(title).description(description).datasource(SOURCE).height(HEIGHT).span(10)
     left_out = dict.fromkeys(hidden, True)
     organised = DataTransformerConfig(id_val="organize", options={"excludeByName": left_out})
     return panel.targets([target]).transformations([organised])
@@ -115,18 +115,18 @@ ROWS: dict[str, list[Panel]] = {
         ),
         number("Images", "Made, a second.", "short", f"sum(rate(limner_images_total{{{MODEL}}}[$__rate_interval]))"),
         number(
-            "Failed requests",
-            "Of the requests for images, answered with 5xx within five minutes. Red: over the objective.",
-            "percentunit",
-            f"max(namespace:limner_requests_failed:ratio_rate5m{{{HERE}}})",
-            0.001,
+            "Error budget burn",
+            "Requests for images that failed (5xx) within five minutes, of those that may. Red: more than may.",
+            "none",
+            f"max(namespace:limner_requests_failed:ratio_rate5m{{{HERE}}}) / scalar(limner:failed_objective:ratio)",
+            1,
         ),
         number(
-            "Slow requests",
-            "Of the requests for images, those that took more than half a second. Red: over the objective.",
-            "percentunit",
-            f"max(namespace:limner_requests_slow:ratio_rate5m{{{HERE}}})",
-            0.01,
+            "Latency budget burn",
+            "Requests for images that took over half a second, of those that may. Red: more than may.",
+            "none",
+            f"max(namespace:limner_requests_slow:ratio_rate5m{{{HERE}}}) / scalar(limner:slow_objective:ratio)",
+            1,
         ),
         number(
             "Refused requests",
@@ -137,10 +137,10 @@ ROWS: dict[str, list[Panel]] = {
         ),
         number(
             "Busiest engine",
-            "Seconds in the engine per second and worker, of the pod and model where it is most.",
+            "Seconds in the engine per second and worker, of the busiest pod. Autoscalers aim at 70 %.",
             "percentunit",
-            f"max(namespace_pod_model:limner_engine_utilization:ratio_rate5m{{{MODEL}}})",
-            0.75,
+            f"max(namespace_pod:limner_engine_utilization:ratio_rate5m{{{HERE}}})",
+            0.85,
         ),
     ],
     "Traffic": [
@@ -157,14 +157,15 @@ ROWS: dict[str, list[Panel]] = {
     "Latency by stage": [
         lines(
             "From a request's headers to its answer",
-            "Of what is sent while it is made, to the answer's end.",
+            "But of 4xx. Of what is sent while it is made, to the end of the answer.",
             "s",
             quantiles("limner_request_seconds", "route", f"{HERE}, {IMAGES}"),
             span=12,
         ),
         lines(
-            "Where the mean request's time goes",
-            "Its wait for a batch, that whole batch in the engine, its pixels to a body.",
+            "Queue, batch and encoding: the means",
+            "The wait of a request for its first batch, a batch in the engine (large requests take several), pixels to"
+            " a body or a piece of it.",
             "s",
             [
                 (
@@ -175,7 +176,6 @@ ROWS: dict[str, list[Panel]] = {
                 for stage in ("queue", "compute", "encode")
             ],
             span=12,
-            stacked=True,
         ),
         lines("Queue", "From arrival to the first batch.", "s", quantiles("limner_queue_seconds", "model")),
         lines("Compute", "A batch in the engine.", "s", quantiles("limner_compute_seconds", "model")),
@@ -219,9 +219,8 @@ ROWS: dict[str, list[Panel]] = {
             "percentunit",
             [
                 (
-                    f"{rate('limner_compute_seconds_sum', 'namespace, pod, model')}"
-                    f" / on (namespace, pod) group_left () sum by (namespace, pod) (limner_workers{{{HERE}}})",
-                    "{{pod}} {{model}}",
+                    f"{rate('limner_compute_seconds_sum', 'pod')} / sum by (pod) (limner_workers{{{HERE}}})",
+                    "{{pod}}",
                 )
             ],
         ),
@@ -262,6 +261,13 @@ ROWS: dict[str, list[Panel]] = {
         ),
     ],
     "Models and engines": [
+        lines(
+            "Pods by version of limner",
+            "Two at a time: a rollout.",
+            "none",
+            [(f"count by (version) (limner_build_info{{{HERE}}})", "{{version}}")],
+            span=4,
+        ),
         facts(
             "What is served",
             "Name and version, the model's digest, and the engine's artifact.",
@@ -273,23 +279,36 @@ ROWS: dict[str, list[Panel]] = {
             "engine: the whole batch. non-finite: some of its pictures. The log says why.",
             "short",
             [(rate("limner_failed_batches_total", "model, reason"), "{{model}} {{reason}}")],
-            span=6,
+            span=5,
         ),
         lines(
             "Seconds to load",
             "From a bundle's file to a warmed-up model.",
             "s",
             [(f"max by (pod, model) (limner_load_seconds{{{MODEL}}})", "{{pod}} {{model}}")],
-            span=6,
+            span=5,
         ),
     ],
     "Process": [
         lines(
             "CPU",
-            "Cores that a pod uses, its dead workers among them.",
+            "Cores that a pod uses, its dead workers among them; and those that it may use.",
             "short",
-            [(f'sum by (pod) (rate(process_cpu_seconds_total{{job="limner", {HERE}}}[$__rate_interval]))', "{{pod}}")],
-            span=6,
+            [
+                (
+                    f'sum by (pod) (rate(process_cpu_seconds_total{{job="limner", {HERE}}}[$__rate_interval]))',
+                    "{{pod}}",
+                ),
+                (f"min by (pod) (limner_cpu_cores{{{HERE}}})", "{{pod}} limit"),
+            ],
+            span=5,
+        ),
+        lines(
+            "Throttled",
+            "Share of the time in which a container had used up its CPU: then all of it waits.",
+            "percentunit",
+            [(f"sum by (pod) (rate(limner_cpu_throttled_seconds_total{{{HERE}}}[$__rate_interval]))", "{{pod}}")],
+            span=4,
         ),
         lines(
             "Memory",
@@ -299,7 +318,7 @@ ROWS: dict[str, list[Panel]] = {
                 (f'sum by (pod) (process_resident_memory_bytes{{job="limner", {HERE}}})', "{{pod}}"),
                 (f"min by (pod) (limner_memory_available_bytes{{{HERE}}})", "{{pod}} left"),
             ],
-            span=6,
+            span=5,
         ),
         lines(
             "Workers",
@@ -309,7 +328,7 @@ ROWS: dict[str, list[Panel]] = {
                 (f"sum by (pod) (limner_workers{{{HERE}}})", "{{pod}}"),
                 (f"sum by (pod) (increase(limner_worker_restarts_total{{{HERE}}}[15m]))", "{{pod}} died"),
             ],
-            span=6,
+            span=5,
         ),
         lines(
             "Drains",
@@ -319,7 +338,7 @@ ROWS: dict[str, list[Panel]] = {
                 (f"max by (pod) (limner_draining_seconds{{{HERE}}})", "{{pod}}"),
                 (f"max by (pod) (limner_drain_limit_seconds{{{HERE}}})", "{{pod}} limit"),
             ],
-            span=6,
+            span=5,
         ),
     ],
 }

@@ -44,7 +44,10 @@ class Series:
 
 @dataclass(frozen=True)
 class Prometheus:
+    """One that runs. `process` is waited for by whoever started it."""
+
     url: str
+    process: subprocess.Popen[bytes]
 
     def ask(self, query: str) -> list[Series]:
         """How it is now. Raises PrometheusError."""
@@ -89,10 +92,9 @@ def watching(
     """A Prometheus that scrapes these, and evaluates limner's rules, every so many `seconds`; with the labels that
     Kubernetes would give, pods limner-0, limner-1 ... Raises PrometheusError.
     """
-    with tempfile.TemporaryDirectory(prefix="limner-prometheus-") as home, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        listen = f"127.0.0.1:{free.getsockname()[1]}"
-        free.close()
+    with tempfile.TemporaryDirectory(prefix="limner-prometheus-") as home:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            listen = f"127.0.0.1:{free.getsockname()[1]}"
         pods = [
             {"targets": [address], "labels": {"namespace": namespace, "pod": f"limner-{place}"}}
             for place, address in enumerate(addresses)
@@ -103,7 +105,10 @@ def watching(
             "rule_files": ["rules.yaml"],
             "scrape_configs": [{"job_name": "limner", "static_configs": pods}],
         }
-        for name, content in (("prometheus.yaml", config), ("rules.yaml", groups())):
+        rules = groups()
+        for group in rules["groups"]:
+            group.pop("interval", None)
+        for name, content in (("prometheus.yaml", config), ("rules.yaml", rules)):
             (Path(home) / name).write_text(yaml.safe_dump(content), encoding="utf-8")
         command = [program, f"--config.file={home}/prometheus.yaml", f"--storage.tsdb.path={home}/data"]
         with (Path(home) / "log").open("wb") as log:
@@ -112,7 +117,7 @@ def watching(
             )
         try:
             _until_ready(process, f"http://{listen}", Path(home) / "log")
-            yield Prometheus(f"http://{listen}")
+            yield Prometheus(f"http://{listen}", process)
         finally:
             process.terminate()
             process.wait()
@@ -138,13 +143,16 @@ def main() -> int:
     asked = parser.parse_args()
     if shutil.which("prometheus") is None:
         sys.exit("prometheus is not installed; on Debian: apt install prometheus")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end it with what was started
     try:
         with watching(asked.addresses) as prometheus:
             print(f"{prometheus.url}/alerts   Ctrl-C ends it", flush=True)  # noqa: T201
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
+            prometheus.process.wait()
+            sys.exit("prometheus has ended by itself")
+    except KeyboardInterrupt:
+        return 0
     except PrometheusError as error:
         sys.exit(str(error))
-    return 0
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ class Metrics:
             ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self._facts)
         self._facts.register(_Container())
-        Info("limner_build", "Of what this is.", registry=self._facts).info({"version": version("limner")})
+        Info("limner_build", "The version of limner.", registry=self._facts).info({"version": version("limner")})
         self.requests = self._counter("requests", "HTTP requests answered.", ("route", "code"))
         self.request = self._histogram(
             "request_seconds", "From a request's headers to its answer, but of 4xx.", SECONDS, "route"
@@ -95,8 +95,8 @@ class Metrics:
         self.in_flight = self._gauge("in_flight_requests", "Requests that are being answered.")
         self.workers = self._gauge("workers", "Processes that serve.")
         self.ready = self._gauge("ready_workers", "Processes that serve and take new work.")
-        self.draining = self._gauge("draining_seconds", "Since the server was asked to end; 0 before.", most=True)
-        self.drain_limit = self._gauge("drain_limit_seconds", "After which a drain cuts what is left.", most=True)
+        self.draining = self._gauge("draining_seconds", "Time since the server was asked to end; 0 before.", most=True)
+        self.drain_limit = self._gauge("drain_limit_seconds", "Time after which a drain cuts what is left.", most=True)
         self.restarts = self._counter(
             "worker_restarts", "Processes that were started in place of a dead one.", labels=()
         )
@@ -247,9 +247,11 @@ class _Container(Collector):
         yield GaugeMetricFamily(
             "limner_memory_available_bytes", "What may still be taken, by the container's limits and the machine.", left
         )
-        yield GaugeMetricFamily("limner_cpu_cores", "That may be used, by the container's limits.", cores.available())
+        yield GaugeMetricFamily(
+            "limner_cpu_cores", "Cores that may be used, by the container's limits.", cores.available()
+        )
         yield CounterMetricFamily(
-            "limner_cpu_throttled_seconds", "In which the container had used up its share of the CPU.", throttled
+            "limner_cpu_throttled_seconds", "Time in which the container had used up its share of the CPU.", throttled
         )
 
 

@@ -22,7 +22,7 @@ def problems(overlay: Overlay) -> Iterator[Problem]:
         for name in sorted(names(query) - known() - defined):
             kind, there = ("recording rule", defined) if ":" in name else ("metric", known())
             what = f"{title}: there is no {kind} {name}.{near(name, there)}"
-            yield from _where(overlay, title, query, name, what)
+            yield _where(overlay, title, query, name, what)
 
 
 @cache
@@ -43,20 +43,27 @@ def rules(overlay: Overlay) -> list[Node]:
 
 
 def queries(overlay: Overlay) -> Iterator[tuple[str, str]]:
-    """Of each dashboard: who asks, and what."""
+    """Of each dashboard: who asks, and what. Also of one that Grafana has exported."""
     for each in overlay.of("ConfigMap"):
         if DASHBOARD not in each["metadata"].get("labels", {}):
             continue
         for content in each["data"].values():
             dashboard = json.loads(content)
-            for panel in dashboard["panels"]:
+            for panel in _panels(dashboard):
                 for target in panel.get("targets", []):
-                    yield f"panel '{panel['title']}'", target["expr"]
-            for variable in dashboard["templating"]["list"]:
-                if variable["type"] == "query":
-                    yield f"variable {variable['name']}", variable["query"]
-            for annotation in dashboard["annotations"]["list"]:
-                yield f"annotation {annotation['name']}", annotation["expr"]
+                    yield f"panel '{panel.get('title', '')}'", target.get("expr", "")
+            for variable in dashboard.get("templating", {}).get("list", []):
+                query = variable.get("query", "") if variable["type"] == "query" else ""
+                yield f"variable {variable['name']}", query.get("query", "") if isinstance(query, dict) else query
+            for annotation in dashboard.get("annotations", {}).get("list", []):
+                yield f"annotation {annotation['name']}", annotation.get("expr", "")
+
+
+def _panels(holder: Node) -> Iterator[Node]:
+    """Also those in rows that are closed."""
+    for panel in holder.get("panels", []):
+        yield panel
+        yield from _panels(panel)
 
 
 def names(query: str) -> set[str]:
@@ -65,14 +72,26 @@ def names(query: str) -> set[str]:
     return {name for name in found if name.startswith(("limner_", "process_")) or ":" in name}
 
 
-def _where(overlay: Overlay, title: str, query: str, name: str, what: str) -> Iterator[Problem]:
-    """In the file that holds the rule or the panel, the line of it that has the name."""
+def _where(overlay: Overlay, title: str, query: str, name: str, what: str) -> Problem:
+    """At the line of the rule or the panel that has the name; somewhere in the overlay where none is found."""
     for path in overlay.sources:
         lines = path.read_text(encoding="utf-8").splitlines()
-        places = [place for place, line in enumerate(lines) if title in line or json.dumps(query) in line]
-        for place in places[:1]:
+        place = next(
+            (
+                nth
+                for nth, line in enumerate(lines)
+                if line.partition(" #")[0].strip(" -") == title or _holds(line, query)
+            ),
+            None,
+        )
+        if place is not None:
             line = next((nth for nth, text in enumerate(lines[place:], place + 1) if name in text), place + 1)
-            yield Problem(path, line, what)
+            return Problem(path, line, what)
+    return overlay.problem(what, name)
+
+
+def _holds(line: str, query: str) -> bool:
+    return json.dumps(query) in line or json.dumps(query, ensure_ascii=False) in line
 
 
 def _autoscalers(overlay: Overlay) -> Iterator[Problem]:

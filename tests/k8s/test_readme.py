@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from checks.overlay import Overlay, render
@@ -24,17 +24,19 @@ def test_the_overlay_of_the_readme_builds_and_nothing_is_wrong_with_it(
 def test_the_patches_of_the_manuals_change_what_they_say(
     kubectl: str, combine: Callable[..., Path], tmp_path: Path
 ) -> None:
-    def patched(text: str, name: str) -> Overlay:
-        (patch,) = re.findall(r"```yaml\n(patches:\n  - target: .*?)```", text, re.DOTALL)
-        folder = combine(tmp_path / name, ROOT / "k8s" / "overlays" / "cpu", ("monitoring",), more=patch)
-        return render(folder, kubectl)
+    def patched(text: str) -> Iterator[Overlay]:
+        for patch in re.findall(r"```yaml\n(patches:\n  - target: .*?)```", text, re.DOTALL):
+            folder = tmp_path / str(len([*tmp_path.iterdir()]))
+            yield render(combine(folder, ROOT / "k8s" / "overlays" / "cpu", ("monitoring",), more=patch), kubectl)
 
-    labelled = patched(README, "label")
+    (labelled,) = patched(README)
     for kind in ("PodMonitor", "PrometheusRule"):
         assert labelled.of(kind)[0]["metadata"]["labels"]["release"] == "kube-prometheus-stack"
-    promised = patched((ROOT / "docs" / "operations.md").read_text(), "objective")
+    promised, without = patched((ROOT / "docs" / "operations.md").read_text())
     first = promised.of("PrometheusRule")[0]["spec"]["groups"][0]["rules"][0]
     assert first == {"record": "limner:failed_objective:ratio", "expr": "vector(0.01)"}
+    assert without.of("PrometheusRule") == []
+    assert without.of("PodMonitor")
 
 
 def test_every_overlay_and_component_is_in_its_table() -> None:

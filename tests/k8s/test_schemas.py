@@ -30,8 +30,10 @@ FIELDS = {  # of custom resources, below spec and without what is Kubernetes' ow
     "triggers.metadata.query advanced advanced.horizontalPodAutoscalerConfig "
     "advanced.horizontalPodAutoscalerConfig.behavior",
     "PodMonitor": "jobLabel selector selector.matchLabels podMetricsEndpoints podMetricsEndpoints.port "
-    "podMetricsEndpoints.path podMetricsEndpoints.interval podMetricsEndpoints.scrapeTimeout",
-    "PrometheusRule": "groups groups.name groups.rules groups.rules.record groups.rules.alert groups.rules.expr "
+    "podMetricsEndpoints.path podMetricsEndpoints.interval podMetricsEndpoints.scrapeTimeout "
+    "podMetricsEndpoints.relabelings podMetricsEndpoints.relabelings.sourceLabels "
+    "podMetricsEndpoints.relabelings.regex podMetricsEndpoints.relabelings.action",
+    "PrometheusRule": "groups groups.name groups.interval groups.rules groups.rules.record groups.rules.alert groups.rules.expr "
     "groups.rules.for groups.rules.labels groups.rules.annotations",
     "ServingRuntime": "annotations supportedModelFormats supportedModelFormats.name supportedModelFormats.version "
     "supportedModelFormats.autoSelect containers volumes",
