@@ -33,8 +33,8 @@ FIELDS = {  # of custom resources, below spec and without what is Kubernetes' ow
     "podMetricsEndpoints.path podMetricsEndpoints.interval podMetricsEndpoints.scrapeTimeout "
     "podMetricsEndpoints.relabelings podMetricsEndpoints.relabelings.sourceLabels "
     "podMetricsEndpoints.relabelings.regex podMetricsEndpoints.relabelings.action",
-    "PrometheusRule": "groups groups.name groups.interval groups.rules groups.rules.record groups.rules.alert groups.rules.expr "
-    "groups.rules.for groups.rules.labels groups.rules.annotations",
+    "PrometheusRule": "groups groups.name groups.interval groups.rules groups.rules.record groups.rules.alert "
+    "groups.rules.expr groups.rules.for groups.rules.labels groups.rules.annotations",
     "ServingRuntime": "annotations supportedModelFormats supportedModelFormats.name supportedModelFormats.version "
     "supportedModelFormats.autoSelect containers volumes",
     "InferenceService": "predictor predictor.minReplicas predictor.maxReplicas predictor.automountServiceAccountToken "
