@@ -9,7 +9,7 @@ TOOLS := .tools
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 APP := train,export,serve,$(ENGINE)
-AT_ONCE := -n auto --maxprocesses 4 --dist loadfile
+AT_ONCE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 TARGET ?= demo
 IMAGE ?= limner/$(TARGET):$(if $(filter demo,$(TARGET)),dev,$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml))

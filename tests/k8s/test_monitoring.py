@@ -198,12 +198,15 @@ def expected(name: str, case: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _rules(folder: Path, alert: str | None = None) -> Path:
-    """All of them, or an alert and what it is made of: three days of the others would take a minute."""
-    asked = metrics.names(ALERTS[alert]["expr"]) if alert else set()
-    whole = prometheus.groups()
-    for group in whole["groups"] if alert else ():
-        group["rules"] = [rule for rule in group["rules"] if rule.get("alert") == alert or rule.get("record") in asked]
+    """All of them; or an alert behind what it is made of, in one group: groups are evaluated in no order that one could
+    know, and three days of all the others would take a minute.
+    """
     path = folder / "rules.yaml"
+    whole = prometheus.groups()
+    if alert is not None:
+        asked = metrics.names(ALERTS[alert]["expr"])
+        needed = [rule for rule in RULES if rule.get("record") in asked]
+        whole = {"groups": [{"name": alert, "rules": [*needed, ALERTS[alert]]}]}
     path.write_text(yaml.safe_dump(whole))
     return path
 
