@@ -33,12 +33,20 @@ class Client:
     idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
 
     async def ask(self, more: str = "", images: int = IMAGES) -> int:
-        """The status of one answer, read to its end."""
-        self.idle = [pair for pair in self.idle if not pair[0].at_eof()]  # closed after 5 s without a request
-        if self.idle:
-            reader, writer = self.idle.pop()
-        else:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        """The status of one answer, read to its end; once more where the server has meanwhile closed the connection, as
+        it does after 5 s without a request.
+        """
+        while self.idle:
+            try:
+                return await self._ask(*self.idle.pop(), more, images)
+            except ConnectionResetError:
+                continue
+            except asyncio.IncompleteReadError as error:
+                if error.partial:
+                    raise
+        return await self._ask(*await asyncio.open_connection("127.0.0.1", self.port), more, images)
+
+    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, more: str, images: int) -> int:
         path = f"/generate?n={images}&format=npy{more}"
         writer.write(f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: 0\r\n\r\n".encode())
         head = await reader.readuntil(b"\r\n\r\n")

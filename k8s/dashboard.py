@@ -140,7 +140,7 @@ ROWS: dict[str, list[Panel]] = {
             "Seconds in the engine per second and worker, of the busiest pod. Autoscalers aim at 70 %.",
             "percentunit",
             f"max(namespace_pod:limner_engine_utilization:ratio_rate5m{{{HERE}}})",
-            0.85,
+            0.75,
         ),
     ],
     "Traffic": [
