@@ -127,13 +127,12 @@ def test_a_renamed_metric_is_told_at_every_place_that_asks_for_it(
     monkeypatch.setattr(metrics, "known", lambda: renamed)
     said = [str(problem) for problem in check.problems(rendered[WATCHED])]
     places = sorted(f"{path.name}:{line}" for problem in said for path, line in [_place(problem)])
-    rule = panel = None
-    expected = set[str]()
+    expected, rule, counted = set[str](), "", ""
     for number, line in enumerate((MONITORING / "rules.yaml").read_text().splitlines(), 1):
         rule = line if re.match(r" +- (record|alert):", line) else rule
-        if "limner_rejected_total" in line and rule != panel:
+        if "limner_rejected_total" in line and rule != counted:
             expected.add(f"rules.yaml:{number}")  # the first line of each rule
-            panel = rule
+            counted = rule
     for number, line in enumerate((MONITORING / "dashboard.json").read_text().splitlines(), 1):
         if "limner_rejected_total" in line:
             expected.add(f"dashboard.json:{number}")
