@@ -6,6 +6,7 @@
 
 import argparse
 import contextlib
+import re
 import shutil
 import signal
 import socket
@@ -137,9 +138,15 @@ def _point(said: list[Any]) -> tuple[float, float]:
     return float(said[0]), float(said[1])
 
 
+def _address(text: str) -> str:
+    if re.fullmatch(r"[^\s/:]+:\d{1,5}", text) is None:
+        raise argparse.ArgumentTypeError(f"'{text}' is no HOST:PORT, such as 127.0.0.1:8000")
+    return text
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Watch limner's servers with its own rules.")
-    parser.add_argument("addresses", nargs="+", metavar="HOST:PORT")
+    parser.add_argument("addresses", nargs="+", metavar="HOST:PORT", type=_address)
     asked = parser.parse_args()
     if shutil.which("prometheus") is None:
         sys.exit("prometheus is not installed; on Debian: apt install prometheus")

@@ -76,6 +76,7 @@ def create_app(settings: Settings, group: Group | None = None) -> Application:
         }
         log.info("started", version=VERSION, models=served)
         yield
+        express.cut()
         state.repository.close()
         log.info("stopped")
 
@@ -94,7 +95,8 @@ def create_app(settings: Settings, group: Group | None = None) -> Application:
     _answer_head(app)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     observer = RequestObserver(Shortcut(app, generate.generate, generate.routes()), metrics, state.drain)
-    return Application(app, state, _around(observer, settings), Express(state, observer))
+    express = Express(state, observer)
+    return Application(app, state, _around(observer, settings), express)
 
 
 def _answer_head(app: FastAPI) -> None:

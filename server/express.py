@@ -201,7 +201,13 @@ class Express:
             return
         ride.plan.model.batcher.cancel(ride)
         self._state.metrics.cancelled.labels(ride.plan.model.title).inc()
-        self._done(ride, CUT if self._state.drain.started else LEFT, None)
+        self._done(ride, LEFT, None)
+
+    def cut(self) -> None:
+        """The drain is over: nobody who still waits is answered."""
+        for ride in [*self._waiting]:
+            ride.plan.model.batcher.cancel(ride)
+            self._done(ride, CUT, None)
 
     def _answer(self, ride: Ride, made: Generated) -> None:
         plan, model = ride.plan, ride.plan.model

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from export.engines.groups import CGROUP, PROC, around
+from export.engines.groups import CGROUP, PROC, around, field
 from training.errors import ConfigError
 
 ENDLESS = 1 << 62
+KIB = 1 << 10
 MOST_TOO_LITTLE = 96 << 20  # with it, the kernel ended a server of the demo's model each time, before it could say why
 MEND = "Raise the container's memory limit."
 
@@ -31,12 +32,12 @@ def reserve(title: str, weights: int) -> None:
 def available(cgroup: Path = CGROUP, proc: Path = PROC) -> int:
     """Bytes that may still be taken; as good as endless where nobody says."""
     limits = (max(0, most - used) for most, used in map(_limited, around(cgroup, proc)))
-    return min(*limits, _field(proc / "meminfo", "MemAvailable") or ENDLESS)
+    return min(*limits, KIB * field(proc / "meminfo", "MemAvailable") or ENDLESS)
 
 
 def taken(process: int, proc: Path = PROC) -> int:
     """Bytes of a process that no other shares; 0 where nobody says."""
-    return _field(proc / str(process) / "status", "RssAnon")
+    return KIB * field(proc / str(process) / "status", "RssAnon")
 
 
 def shown(size: int) -> str:
@@ -55,15 +56,6 @@ def _limited(cgroup: Path) -> tuple[int, int]:
         except OSError:
             continue
         if limit.isdigit() and used.isdigit():
-            pages = sum(_field(folder / "memory.stat", f"{total}{kind}_file", 1) for kind in ("active", "inactive"))
+            pages = sum(field(folder / "memory.stat", f"{total}{kind}_file") for kind in ("active", "inactive"))
             return int(limit), max(0, int(used) - pages)
     return ENDLESS, 0
-
-
-def _field(file: Path, name: str, unit: int = 1 << 10) -> int:
-    """Of a file of lines such as `MemAvailable:  4 kB` or `active_file 4096`; 0 where it has none."""
-    try:
-        lines = file.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * unit for line in lines if line.split()[:1] in ([name], [f"{name}:"])), 0)

@@ -1,5 +1,6 @@
 """Really trained bundles and a real server process, once a session; nothing is written to the home folder."""
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import httpx
@@ -167,6 +169,22 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index in range(30):
             Image.fromarray(np.roll(image, index, axis=0)).save(folder / name / f"{index}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def script() -> Callable[[str], ModuleType]:
+    """`script("docs/tables.py")`: a file of this repository that is in no package, as a module."""
+
+    def loaded(path: str) -> ModuleType:
+        file = Path(__file__).parents[1] / path
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return loaded
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from export.engines.groups import CGROUP, PROC, around
+from export.engines.groups import CGROUP, PROC, around, field
 
 ENDLESS = 1 << 20
 
@@ -35,15 +35,5 @@ def throttled(cgroup: Path = CGROUP, proc: Path = PROC) -> float:
 
 
 def _throttled(cgroup: Path) -> float:
-    for file, name, unit in (
-        (cgroup / "cpu.stat", "throttled_usec", 1e-6),
-        (cgroup / "cpu" / "cpu.stat", "throttled_time", 1e-9),  # version 1 of control groups
-    ):
-        try:
-            lines = file.read_text(encoding="ascii").splitlines()
-        except (OSError, ValueError):
-            continue
-        for words in map(str.split, lines):
-            if words[:1] == [name] and words[1].isdigit():
-                return int(words[1]) * unit
-    return 0.0
+    microseconds = field(cgroup / "cpu.stat", "throttled_usec")
+    return microseconds / 1e6 or field(cgroup / "cpu" / "cpu.stat", "throttled_time") / 1e9  # ns of version 1

@@ -1,4 +1,4 @@
-"""This process in, the folders of the control groups that limit it out: a container's, or those of its service."""
+"""This process in, the control groups that limit it out: the folders of its container or service, their figures."""
 
 from pathlib import Path
 
@@ -18,3 +18,13 @@ def around(cgroup: Path = CGROUP, proc: Path = PROC) -> list[Path]:
     if ".." in path.parts or not (cgroup / path).is_dir():
         return [cgroup]
     return [cgroup / part for part in (path, *path.parents)]
+
+
+def field(file: Path, name: str) -> int:
+    """Of a file of lines such as `MemAvailable:  4 kB` or `throttled_usec 4096`; 0 where it has none."""
+    try:
+        lines = file.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return 0
+    found = (words[1] for line in lines if (words := line.split()) and words[0] in (name, f"{name}:") and words[1:])
+    return next((int(word) for word in found if word.isdigit()), 0)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from server import express, images
 from server.express import Express, Ride
@@ -381,106 +380,25 @@ def test_a_drain_answers_what_waits_and_then_closes(launch: Any, models: Any) ->
             assert idle.recv(1) == b""
 
 
-@pytest.fixture
-def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """What went through the parser of HTTP."""
-    seen: list[bytes] = []
-    feed = HttpToolsProtocol.data_received
-
-    def told(self: HttpToolsProtocol, data: bytes) -> None:
-        seen.append(data)
-        feed(self, data)
-
-    monkeypatch.setattr(HttpToolsProtocol, "data_received", told)
-    return seen
-
-
-class Talk:
-    """One connection: what is sent, and then the answer to it."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection, self._answers = connection, connection.makefile("rb")
-
-    def __call__(self, *pieces: bytes) -> tuple[int, dict[str, str], bytes]:
-        for piece in pieces:
-            self._connection.sendall(piece)
-            time.sleep(0.05 if len(pieces) > 1 else 0)  # so that each arrives by itself
-        status = int(self._answers.readline().split()[1])
-        headers = {name.lower(): value for name, value in http.client.parse_headers(self._answers).items()}
-        return status, headers, self._answers.read(int(headers["content-length"]))
-
-
-SEVEN = b"POST /generate?seed=7 HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-def test_the_very_bytes_that_were_understood_are_not_parsed_again(application: Any, parsed: list[bytes]) -> None:
-    with application.connected() as connection, application.connected() as other:
-        talk, talk_too = Talk(connection), Talk(other)
-        first, again, too = talk(SEVEN), talk(SEVEN), talk_too(SEVEN)
-        assert parsed == [SEVEN]
-        assert first[0] == again[0] == too[0] == 200
-        assert first[2] == again[2] == too[2]
-        ids = {answer[1].pop("x-request-id") for answer in (first, again, too)}
-        assert len(ids) == 3
-        for answer in (first, again, too):
-            assert all(answer[1].pop(name) for name in CHANGES)
-        assert first[1] == again[1] == too[1]
-        assert application.metric(COUNTED % (200, 3))
-
-
-def test_what_is_not_the_same_to_a_byte_or_not_alone_is_parsed(application: Any, parsed: list[bytes]) -> None:
-    with application.connected() as connection:
-        talk = Talk(connection)
-        talk(SEVEN)
-        del parsed[:]
-        assert talk(SEVEN[:20], SEVEN[20:])[0] == 200
-        assert parsed == [SEVEN[:20], SEVEN[20:]]
-        assert talk(b"P", SEVEN[1:])[0] == 200
-        assert talk(SEVEN.replace(b"7", b"8"))[2] != talk(SEVEN)[2]
-        assert len(parsed) == 5  # the last one is known
-        connection.sendall(SEVEN + SEVEN)
-        assert [talk()[0], talk()[0]] == [200, 200]
-        assert parsed[-1] == SEVEN + SEVEN
-        assert talk(SEVEN)[0] == 200
-        assert parsed[-1] == SEVEN + SEVEN  # two at once are not taken for one, also not later
-        connection.sendall(SEVEN + SEVEN)
-        assert [talk()[0], talk()[0]] == [200, 200]
-        assert len(parsed) == 7
-
-
-def test_a_request_behind_the_beginning_of_another_is_its_rest(application: Any, parsed: list[bytes]) -> None:
-    with application.connected() as connection:
-        talk = Talk(connection)
-        talk(SEVEN)
-        status, _, body = talk(b"GET /models HTTP/1.1\r\nHost: x\r\nX-Rest: ", SEVEN)
-        assert (status, body[:1]) == (200, b"{")  # of /models, among whose headers it is
-        assert parsed[-1] == SEVEN
-
-
-def test_who_names_his_requests_hears_his_names(application: Any, parsed: list[bytes]) -> None:
-    with application.connected() as connection:
-        talk = Talk(connection)
-        named = SEVEN.replace(b"Host: x", b"X-REQUEST-id: mine")
-        for _ in range(2):
-            assert talk(named)[1]["x-request-id"] == "mine"
-        assert parsed == [named] * 2
-
-
-def test_no_more_than_so_many_requests_are_remembered(
-    application: Any, parsed: list[bytes], monkeypatch: pytest.MonkeyPatch
+def test_who_still_waits_at_the_end_of_a_drain_is_counted_and_logged(
+    application: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(express, "REMEMBERED", 3)
-    requests = [SEVEN.replace(b"7", str(seed).encode()) for seed in range(4)]
-    with application.connected() as connection:
-        talk = Talk(connection)
-        for request in (*requests, requests[3], requests[0]):
-            assert talk(request)[0] == 200
-    assert parsed == [*requests, requests[0]]
+    rides: list[Ride] = []
+    take = Express.take
 
+    def kept(self: Express, *given: Any) -> Ride | None:
+        ride = take(self, *given)
+        rides.extend([] if ride is None else [ride])
+        return ride
 
-def test_a_long_request_is_not_remembered(application: Any, parsed: list[bytes]) -> None:
-    long = SEVEN.replace(b"Host: x", b"Cookie: " + b"x" * express.LONGEST_REQUEST)
-    with application.connected() as connection:
-        talk = Talk(connection)
-        assert [talk(long)[0], talk(long)[0]] == [200, 200]
-    assert parsed == [long] * 2
+    monkeypatch.setattr(Express, "take", kept)
+    running, let_go = application.hold()
+    with application.connected(REQUEST):
+        assert running.wait(PATIENCE)
+        (ride,) = rides
+        ride.loop.call_soon_threadsafe(ride.express.cut)
+        application.until(lambda: application.metric(COUNTED % (503, 1)))
+        let_go.set()
+    (line,) = application.logged(1)
+    assert (line["event"], line["request_id"]) == ("request cut", ride.request_id)
+    assert application.metric('limner_cancelled_total{model="plain@1"} 0.0')

@@ -1,7 +1,7 @@
 """Pictures of known faults: every figure moves the right way, and the one that is meant to catch a fault does."""
 
-import importlib.util
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -18,13 +18,8 @@ Answers = dict[str, dict[str, float]]
 
 
 @pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("known_answers", ROOT / "benchmarks" / "known_answers.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def benchmark(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("benchmarks/known_answers.py")
 
 
 @pytest.fixture(scope="module")
