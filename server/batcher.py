@@ -61,8 +61,8 @@ Settled = list[tuple[Request, Generated | LimnerError]]
 class Batcher:
     """Owns an engine. Every method may be called from any thread, `step` by one at a time.
 
-    `compose` makes a batch's z and labels when its members are known. `deliver` hears, once for each request that was
-    neither refused nor cancelled, what became of it; it must not call back.
+    `wake` hears that something waits. `compose` makes a batch's z and labels when its members are known. `deliver`
+    hears, once for each request that was neither refused nor cancelled, what became of it; it must not call back.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Batcher:
         compose: Compose,
         deliver: Callable[[Settled], None],
         observe: Callable[[Batch], None] = lambda batch: None,
+        wake: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
@@ -80,11 +81,12 @@ class Batcher:
         self._compose = compose
         self._deliver = deliver
         self._observe = observe
+        self._wake = wake
         self._clock = clock
         self._backlog = Backlog(capacity, engine.buckets[-1])
         self._free_at = 0.0  # when the batch under way should end; 0.0 where none is
         self._open = True
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
 
     @property
     def queued(self) -> int:
@@ -95,7 +97,7 @@ class Batcher:
         """Queue it. Raises Overloaded where it does not fit, Hopeless where it could not be done in time, NotReady
         after `close`.
         """
-        with self._changed:
+        with self._lock:
             if not self._open:
                 raise NotReady("the server is shutting down", "Ask again.", retry_after=1)
             request.arrived = self._clock()
@@ -108,22 +110,22 @@ class Batcher:
                     "Come back after Retry-After seconds.",
                     retry_after=self._cost.work(over),
                 )
-            self._changed.notify()
+        self._wake()
 
     def cancel(self, request: Request) -> None:
         """Nobody waits for it any more: its places are free at once, and nothing is delivered."""
-        with self._changed:
+        with self._lock:
             self._end(request)
 
     def expire(self, request: Request) -> None:
         """Its deadline has come: deliver that, unless it is settled."""
-        with self._changed:
+        with self._lock:
             settled = self._settle(request, _expired(request))
         self._tell(settled)
 
     def step(self) -> bool:
         """Run the next batch, if something waits; whether there was one."""
-        with self._changed:
+        with self._lock:
             now = self._clock()
             settled = [pair for late in self._backlog.sweep(now) for pair in self._settle(late, _expired(late))]
             parts = self._backlog.take(self._cost.fitting(self._backlog.images))
@@ -144,24 +146,16 @@ class Batcher:
             self._free_at = 0.0
         return True
 
-    def work(self) -> None:
-        """`step` until `close`, and then until nothing waits; close the engine."""
-        while True:
-            if self.step():
-                continue
-            with self._changed:
-                if self._backlog.images:
-                    continue
-                if not self._open:
-                    break
-                self._changed.wait()
-        self._engine.close()
-
     def close(self) -> None:
-        """Refuse new requests; `work` ends once those that wait are done."""
-        with self._changed:
+        """Refuse new requests."""
+        with self._lock:
             self._open = False
-            self._changed.notify_all()
+
+    def finish(self) -> None:
+        """`step` until nothing waits, and close the engine."""
+        while self.step():
+            pass
+        self._engine.close()
 
     def _refuse_hopeless(self, request: Request) -> None:
         """An idle engine takes everything: what it then measures is how the estimate is mended."""
@@ -216,7 +210,7 @@ class Batcher:
             self._observe(Batch(size, self._cost.rows(size), failed, reason, seconds, waits, error))
         if whole is not None:
             return whole
-        with self._changed:
+        with self._lock:
             settled = self._received(parts, images, label, seconds, bad, error)
         self._tell(settled)
         return None
@@ -253,7 +247,7 @@ class Batcher:
         return settled
 
     def _fail(self, parts: Sequence[Part], error: EngineError) -> None:
-        with self._changed:
+        with self._lock:
             settled = [pair for part in parts for pair in self._settle(part.request, error)]
         self._tell(settled)
 

@@ -1,7 +1,6 @@
 """A folder of bundles in, live models out: each with an engine that was warmed up and checked on this machine."""
 
 import asyncio
-import threading
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,6 +23,7 @@ from server.cost import Cost, measured
 from server.errors import InvalidParameter, NotFound, shorten
 from server.group import Group
 from server.rows import Rows, compose
+from server.runner import SHORT, InLoop, InThread, Runner
 from server.settings import Settings
 from server.statistics import Statistics
 from server.telemetry import log
@@ -62,7 +62,7 @@ class _Awaited(Waiting):
 
 @dataclass(frozen=True)
 class LiveModel:
-    """One version of one model, ready to generate. `thread` runs its engine; no `prior`: latents of N(0, I).
+    """One version of one model, ready to generate. `runner` runs its engine; no `prior`: latents of N(0, I).
 
     `turns`: how many blocks of large requests may wait at a time, which is half of the queue.
     """
@@ -73,7 +73,7 @@ class LiveModel:
     artifact: str
     buckets: tuple[int, ...]
     batcher: Batcher
-    thread: threading.Thread
+    runner: Runner
     load_seconds: float
     turns: asyncio.Semaphore
     statistics: Statistics
@@ -140,7 +140,7 @@ class LiveModel:
     def close(self) -> None:
         """Refuse new requests, finish those that are queued, then close the engine."""
         self.batcher.close()
-        self.thread.join()
+        self.runner.close()
 
 
 async def _leave(left: Callable[[], Awaitable[None]], answer: Answer) -> None:
@@ -157,8 +157,9 @@ def _deliver(statistics: Statistics, settled: Settled) -> None:
         assert isinstance(request, Waiting)
         loops.setdefault(request.loop, []).append((request, outcome))
     for loop, told in loops.items():
+        here = asyncio._get_running_loop() is loop
         with suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(_wake, told)
+            (loop.call_soon if here else loop.call_soon_threadsafe)(_wake, told)
 
 
 def _wake(told: list[tuple[Waiting, Generated | LimnerError]]) -> None:
@@ -287,16 +288,19 @@ def _open(bundle: Bundle, settings: Settings, observe: Callable[[str, Batch], No
         observe(title, batch)
         statistics.ran(batch)
 
+    took = measured(engine, z, label)
+    short = engine.on_cpu and max(took.values()) <= SHORT
+    runner: Runner = InLoop() if short else InThread(f"engine {title}")
     batcher = Batcher(
         engine,
-        Cost(measured(engine, z, label)),
+        Cost(took),
         settings.queue_images,
         partial(_compose, manifest, prior, statistics),
         partial(_deliver, statistics),
         observed,
+        runner.wake,
     )
-    thread = threading.Thread(target=batcher.work, name=f"engine {title}", daemon=True)
-    thread.start()
+    runner.start(batcher)
     seconds = time.monotonic() - began
     turns = asyncio.Semaphore(max(1, settings.queue_images // 2 // buckets[-1]))
     return LiveModel(
@@ -306,7 +310,7 @@ def _open(bundle: Bundle, settings: Settings, observe: Callable[[str, Batch], No
         artifact=engine.artifact,
         buckets=buckets,
         batcher=batcher,
-        thread=thread,
+        runner=runner,
         load_seconds=seconds,
         turns=turns,
         statistics=statistics,

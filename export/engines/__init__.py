@@ -40,6 +40,9 @@ class Engine(Protocol):
     buckets: tuple[int, ...]
     """Batch sizes that it may run, ascending; a batch is padded to the next one. () runs every size as it comes."""
 
+    on_cpu: bool
+    """Whether `run` computes where it is called; else it waits for a device."""
+
     def run(self, z: np.ndarray, label: np.ndarray | None) -> np.ndarray:
         """z float32 [N, latent], label int64 [N] or None, N ≤ the largest bucket -> uint8 [N, H, W, C].
 

@@ -62,6 +62,7 @@ class OnnxRuntime:
 
     engine = "onnxruntime"
     provider = CPU
+    on_cpu = True
     mend = "See the server's log."
 
     def __init__(
@@ -108,6 +109,7 @@ class OnnxRuntimeCuda(OnnxRuntime):
 
     engine = "onnxruntime-cuda"
     provider = CUDA
+    on_cpu = False
     mend = DOCTOR
     memory = "cuda"
 

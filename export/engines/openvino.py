@@ -51,6 +51,8 @@ def open_engine(
 class OpenVino:
     """See `export.engines.Engine`."""
 
+    on_cpu = True
+
     def __init__(
         self, path: Path, precision: str = "fp32", buckets: tuple[int, ...] = (), threads: int | None = None
     ) -> None:

@@ -58,6 +58,8 @@ class TensorRT:
     open those that you made or trust.
     """
 
+    on_cpu = False
+
     def __init__(
         self,
         engine: str,

@@ -36,6 +36,7 @@ class Fake:
     """An engine: the reference, spoilt by `spoil(images, z, label)`."""
 
     artifact = "fake-fp32"
+    on_cpu = True
     buckets = BUCKETS
 
     def __init__(self, spoil: Spoil = lambda images, z, label: None) -> None:

@@ -18,6 +18,7 @@ class Fake:
     """An engine of 2 x 2 pixels in the middle of the range, by latent and label, spoilt by `spoil(images, z)`."""
 
     artifact = "fake-fp32"
+    on_cpu = True
     buckets = BUCKETS
 
     def __init__(self, spoil: Spoil = lambda images, z: None) -> None:

@@ -28,6 +28,8 @@ PATIENCE = 20.0  # seconds until a test that would hang fails
 class Saboteur:
     """The real engine, until `sabotage` is set to what shall happen instead."""
 
+    on_cpu = True
+
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.artifact, self.buckets = engine.artifact, engine.buckets
@@ -49,6 +51,7 @@ class Application:
 
     def hold(self) -> tuple[threading.Event, threading.Event]:
         """Make the engine wait in its batches: an event that says that it does, and one that lets it go."""
+        assert not self.engine.on_cpu, "would hold the event loop: use the fixture `waits`"
         running, let_go = threading.Event(), threading.Event()
 
         def waits(made: np.ndarray) -> np.ndarray:
@@ -99,6 +102,12 @@ class Application:
         while self.stderr.getvalue().count("\n") < lines and time.monotonic() < until:
             time.sleep(0.005)
         return [json.loads(line) for line in self.stderr.getvalue().splitlines()]
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine of `application` may wait, as one of a GPU does: it has a thread."""
+    monkeypatch.setattr(Saboteur, "on_cpu", False)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
-"""The batcher step by step: no sleeping, no thread, no clock but the test's own. And then, shortly, in a thread."""
+"""The batcher step by step: no sleeping, no thread, no clock but the test's own."""
 
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -18,8 +17,6 @@ from server.batcher import Batch, Batcher, Generated, Settled
 from server.cost import Cost
 from server.errors import Expired, Hopeless, NotReady, Overloaded
 
-PATIENCE = 20.0  # seconds until a test that would hang fails
-
 
 class Clock:
     now = 100.0
@@ -32,6 +29,7 @@ class FakeEngine:
     """Draws the number in z into the pixels. A batch takes `seconds` of the clock."""
 
     artifact = "fake"
+    on_cpu = True
 
     def __init__(self, largest: int = 4) -> None:
         self.buckets: tuple[int, ...] = (1, largest) if largest > 1 else (1,)
@@ -272,7 +270,7 @@ def test_after_close_new_requests_are_refused_and_those_that_wait_are_done() -> 
     with pytest.raises(NotReady) as refused:
         bench.ask(2)
     assert (refused.value.status, refused.value.headers["Retry-After"]) == (503, "1")
-    bench.batcher.work()  # which ends by itself
+    bench.batcher.finish()
     assert bench.answer(waiting) == [1]
     assert bench.engine.closed
 
@@ -596,36 +594,3 @@ class Anything(RuleBasedStateMachine):
 
 Anything.TestCase.settings = settings(max_examples=500, stateful_step_count=40, deadline=None)
 test_no_sequence_of_arrivals_leavings_deadlines_and_failures_breaks_it = Anything.TestCase
-
-
-# in a thread
-
-
-def test_requests_from_many_threads_at_once_all_get_their_own_images() -> None:
-    arrived, wrong = threading.Semaphore(0), list[Any]()
-
-    def deliver(settled: Settled) -> None:
-        for request, outcome in settled:
-            if not isinstance(outcome, Generated) or drawn(outcome) != request.rows.tolist():
-                wrong.append((request, outcome))
-            arrived.release()
-
-    engine = FakeEngine(8)
-    running = Batcher(engine, Cost({1: 0.0, 8: 0.0}), 10_000, compose, deliver)
-    worker = threading.Thread(target=running.work)
-    worker.start()
-
-    def asker(first: int) -> None:
-        for number in range(first, first + 200, 4):
-            running.submit(Request(4, np.arange(number, number + 4)))
-
-    threads = [threading.Thread(target=asker, args=(1000 * place,)) for place in range(8)]
-    for thread in threads:
-        thread.start()
-    for _ in range(8 * 50):
-        assert arrived.acquire(timeout=PATIENCE)
-    running.close()
-    worker.join(PATIENCE)
-    assert not worker.is_alive()
-    assert not wrong
-    assert sum(map(len, engine.batches)) == 8 * 200

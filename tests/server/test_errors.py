@@ -93,6 +93,7 @@ def test_a_fault_of_limner_is_a_500_with_an_id_and_its_traceback_only_in_one_lin
 
 
 @pytest.mark.parametrize("application", [{"queue_images": 4, "max_images": 4}], indirect=True)
+@pytest.mark.usefixtures("waits")
 def test_more_images_than_the_queue_holds_are_429_with_retry_after(application: Any) -> None:
     running, let_go = application.hold()
     with ThreadPoolExecutor() as askers:
@@ -156,6 +157,7 @@ def test_origins_come_from_the_environment(models: Path, monkeypatch: pytest.Mon
     assert resolve(Settings, {"models": models}, "LIMNER_").cors_origins == ("https://a.example", "*")
 
 
+@pytest.mark.usefixtures("waits")
 def test_what_could_not_be_done_in_time_is_429_at_once(application: Any) -> None:
     running, let_go = application.hold()
     with ThreadPoolExecutor() as askers:
@@ -180,6 +182,7 @@ def test_a_client_that_leaves_while_it_sends_is_nobody_s_fault(application: Any)
 
 
 @pytest.mark.parametrize("request_line", ["GET /generate?n=100&format=npy", "POST /generate?n=100&format=npy"])
+@pytest.mark.usefixtures("waits")
 def test_a_client_that_leaves_the_queue_gives_its_places_back(application: Any, request_line: str) -> None:
     """While the engine is busy with somebody else: nothing is made for who has gone."""
     running, let_go, sizes = threading.Event(), threading.Event(), list[int]()
@@ -209,6 +212,7 @@ def test_a_client_that_leaves_the_queue_gives_its_places_back(application: Any, 
 
 
 @pytest.mark.parametrize("application", [{"timeout_seconds": 0.05}], indirect=True)
+@pytest.mark.usefixtures("waits")
 def test_no_picture_in_time_is_a_504(application: Any) -> None:
     let_go = threading.Event()
 

@@ -147,6 +147,7 @@ def test_an_engine_that_fails_is_told_and_logged_on_both_ways(application: Any, 
     assert lines[0] == lines[1]
 
 
+@pytest.mark.usefixtures("waits")
 def test_a_client_that_leaves_gives_its_place_back(application: Any, taken: list[bool]) -> None:
     running, let_go = application.hold()
     first = threading.Thread(target=lambda: application.client.get("/generate"))
@@ -165,6 +166,7 @@ def test_a_client_that_leaves_gives_its_place_back(application: Any, taken: list
 
 
 @pytest.mark.parametrize("application", [{"timeout_seconds": 0.3}], indirect=True)
+@pytest.mark.usefixtures("waits")
 def test_each_deadline_is_kept_although_the_engine_hangs(application: Any, taken: list[bool]) -> None:
     running, let_go = application.hold()
     codes: list[tuple[int, float]] = []
@@ -190,6 +192,7 @@ def test_each_deadline_is_kept_although_the_engine_hangs(application: Any, taken
 
 
 @pytest.mark.parametrize("application", [{"queue_images": 1, "max_images": 1}], indirect=True)
+@pytest.mark.usefixtures("waits")
 def test_a_full_queue_is_told_on_the_shortest_way_in_the_same_words_and_counted_once(
     application: Any, taken: list[bool]
 ) -> None:
@@ -295,6 +298,7 @@ def test_an_answer_that_is_begun_after_its_deadline_is_counted(
     assert taken == [True, False, True, False]  # each second one asks for the metrics
 
 
+@pytest.mark.usefixtures("waits")
 def test_who_waits_long_keeps_nobody_in_memory_who_has_been_answered(application: Any, models: Any) -> None:
     running, let_go = application.hold()
     first = threading.Thread(target=lambda: application.client.get("/generate"))
@@ -311,6 +315,7 @@ def test_who_waits_long_keeps_nobody_in_memory_who_has_been_answered(application
 
 
 @pytest.mark.parametrize("headers", [{}, ORDINARY])
+@pytest.mark.usefixtures("waits")
 def test_an_answer_that_cannot_be_told_leaves_nobody_else_waiting(
     application: Any, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
 ) -> None:
@@ -380,6 +385,7 @@ def test_a_drain_answers_what_waits_and_then_closes(launch: Any, models: Any) ->
             assert idle.recv(1) == b""
 
 
+@pytest.mark.usefixtures("waits")
 def test_who_still_waits_at_the_end_of_a_drain_is_counted_and_logged(
     application: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,6 +142,7 @@ def test_who_reads_slowly_gets_all_of_it(application: Any) -> None:
     assert read > 1024 * 32 * 32 * 3
 
 
+@pytest.mark.usefixtures("waits")
 def test_who_waits_for_the_engine_is_not_cut(application: Any) -> None:
     for path in (b"/generate", b"/generate?n=100000&format=npy"):
         running, let_go = application.hold()

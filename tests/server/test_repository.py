@@ -184,6 +184,7 @@ class Moody:
     """Gives other pixels for a row in a batch of one of `sizes` than for the row alone."""
 
     artifact = "moody"
+    on_cpu = True
 
     def __init__(self, buckets: tuple[int, ...], sizes: set[int]) -> None:
         self.buckets, self.sizes = buckets, sizes

@@ -98,6 +98,7 @@ def test_a_client_that_stops_reading_stops_the_generation_and_starves_nobody(app
     assert application.logged(0) == []
 
 
+@pytest.mark.usefixtures("waits")
 def test_others_wait_behind_two_blocks_at_most(application: Any) -> None:
     sizes, running, let_go = list[int](), threading.Semaphore(0), threading.Semaphore(0)
 
@@ -147,6 +148,7 @@ def test_head_of_a_long_zip_does_not_make_up_a_length(application: Any) -> None:
 
 
 @pytest.mark.parametrize("format", ["npy", "zip"])
+@pytest.mark.usefixtures("waits")
 def test_a_block_that_is_not_made_in_time_cuts_the_connection_and_is_counted(application: Any, format: str) -> None:
     ran: list[int] = []
 
@@ -187,6 +189,7 @@ def test_a_zip_of_large_pictures_is_sent_while_it_is_made(application: Any) -> N
 
 
 @pytest.mark.parametrize("application", [{"queue_images": 512, "max_images": 512}], indirect=True)
+@pytest.mark.usefixtures("waits")
 def test_many_long_answers_leave_half_of_the_queue_to_others(application: Any) -> None:
     running, let_go = threading.Semaphore(0), threading.Semaphore(0)
 

@@ -108,6 +108,7 @@ def test_what_is_no_request_is_a_400_problem_and_the_end(application: Any, reque
     assert json.loads(body)["type"] == "urn:limner:problem:malformed-request"
 
 
+@pytest.mark.usefixtures("waits")
 def test_what_is_no_request_does_not_get_between_an_answer_and_its_client(application: Any) -> None:
     """Somebody's request has not been answered: the next words are its answer, and no other."""
     running, let_go = application.hold()
@@ -204,6 +205,7 @@ def test_who_asks_for_a_websocket_gets_the_page(application: Any, path: bytes) -
 
 
 @pytest.mark.parametrize("first", [b"/generate?n=2&seed=1", b"/generate?n=100000&format=npy"])
+@pytest.mark.usefixtures("waits")
 def test_who_leaves_with_more_in_the_pipe_is_gone_for_all_of_it(application: Any, first: bytes) -> None:
     running, let_go = application.hold()
     pipeline = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\nGET /generate HTTP/1.1\r\nHost: x\r\n\r\n" % first

@@ -35,6 +35,8 @@ Picture = tuple[tuple[int, int], bytes]  # width, height; RGBA
 class Patient:
     """The real engine, which waits for the gate before it draws."""
 
+    on_cpu = False
+
     def __init__(self, engine: Engine, gate: threading.Event) -> None:
         self.engine, self.gate = engine, gate
         self.artifact, self.buckets = engine.artifact, engine.buckets

@@ -375,6 +375,7 @@ def test_an_operator_may_allow_fewer_frames(application: Any) -> None:
 
 
 @pytest.mark.parametrize("application", [{"queue_images": 8, "max_images": 8}], indirect=True)
+@pytest.mark.usefixtures("waits")
 def test_more_frames_than_the_queue_has_places_for_are_429_and_counted(application: Any) -> None:
     running, let_go = application.hold()
     with ThreadPoolExecutor() as askers:
@@ -405,6 +406,7 @@ def test_an_engine_that_fails_is_a_500_without_a_word_of_why(application: Any) -
     assert application.client.get("/interpolate?from_seed=1&to_seed=2").status_code == 200
 
 
+@pytest.mark.usefixtures("waits")
 def test_a_path_that_is_not_done_in_time_is_504(application: Any) -> None:
     running, let_go = application.hold()
     try:
@@ -416,6 +418,7 @@ def test_a_path_that_is_not_done_in_time_is_504(application: Any) -> None:
     assert application.metric('limner_deadline_missed_total{model="plain@1"} 1.0')
 
 
+@pytest.mark.usefixtures("waits")
 def test_a_client_that_leaves_gives_its_places_back(application: Any) -> None:
     running, let_go = application.hold()
     with ThreadPoolExecutor() as askers:

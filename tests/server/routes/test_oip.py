@@ -332,6 +332,7 @@ def test_an_engine_that_fails_is_a_500_without_its_secrets(application: Any) -> 
 
 
 @pytest.mark.parametrize("application", [{"queue_images": 4, "max_images": 4}], indirect=True)
+@pytest.mark.usefixtures("waits")
 def test_a_full_queue_is_429_and_a_deadline_is_kept(application: Any) -> None:
     running, let_go = application.hold()
     ask = application.client.post
@@ -349,6 +350,7 @@ def test_a_full_queue_is_429_and_a_deadline_is_kept(application: Any) -> None:
     assert application.metric('limner_requests_total{code="429",route="/v2/models/{model}/infer"} 1.0')
 
 
+@pytest.mark.usefixtures("waits")
 def test_a_timeout_in_microseconds_is_kept(application: Any) -> None:
     _, let_go = application.hold()
     answer = application.client.post(INFER.format("plain"), json={"parameters": {"seed": 1, "timeout": 50_000}})
@@ -360,6 +362,7 @@ def test_a_timeout_in_microseconds_is_kept(application: Any) -> None:
     assert told["inference_stats"]["fail"]["ns"] > 0
 
 
+@pytest.mark.usefixtures("waits")
 def test_a_client_that_leaves_the_queue_gives_its_places_back(application: Any) -> None:
     running, let_go = application.hold()
     address = (application.client.base_url.host, application.client.base_url.port or 80)

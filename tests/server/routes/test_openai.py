@@ -264,6 +264,7 @@ def test_an_unknown_path_and_another_method_are_refused_in_the_same_form(http: h
 
 
 @pytest.mark.parametrize("application", [{"queue_images": 2, "max_images": 2}], indirect=True)
+@pytest.mark.usefixtures("waits")
 def test_a_full_queue_is_429_with_both_headers_and_the_client_comes_back_by_itself(application: Any) -> None:
     running, let_go = application.hold()
     asked: dict[str, Any] = {"prompt": "any", "n": 2}
@@ -300,6 +301,7 @@ def test_an_engine_that_fails_is_a_500_in_the_same_form_and_says_nothing_of_its_
     assert error.request_id
 
 
+@pytest.mark.usefixtures("waits")
 def test_a_client_that_leaves_gives_its_place_in_the_queue_back(application: Any) -> None:
     running, let_go = application.hold()
     asked = {"url": "/v1/images/generations", "json": {"prompt": "any", "n": 2}}
