@@ -19,11 +19,13 @@ from server.repository import LiveModel
 from server.state import State
 from training.latents import DRAWN_SEEDS
 
+_SEED_BITS = DRAWN_SEEDS.bit_length() - 1
 _drawn = random.Random()  # noqa: S311 (seeds, no secrets: a call of the system gives the interpreter away)
 
 VERSION = importlib.metadata.version("limner")
 HEADERS = ("X-Limner-Seed", "X-Limner-Label", "X-Limner-Model", "X-Request-Id", "Server-Timing", "ETag")
 INLINE_PIXELS = 1 << 14  # encoded in the event loop; more go to a thread, whose hop takes longer than so many as PNG
+TIMING = "queue;dur=%.3f, compute;dur=%.3f, encode;dur=%.3f, batch;desc=%d"
 SLOW = 16  # times as long takes a pixel of jpeg, webp and gif, at least
 
 
@@ -87,14 +89,15 @@ async def left(request: Request) -> None:
 
 def timing(made: Generated, encode: float | None = None) -> str:
     """As Server-Timing says it, in milliseconds: queue, compute, encode; and the images of its batch."""
-    written = "" if encode is None else "encode;dur=%.3f, " % (encode * 1e3)
-    inside = (made.queue_seconds * 1e3, made.compute_seconds * 1e3, written, made.batch)
-    return "queue;dur=%.3f, compute;dur=%.3f, %sbatch;desc=%d" % inside  # noqa: UP031 (quicker)
+    queue, compute = made.queue_seconds * 1e3, made.compute_seconds * 1e3
+    if encode is None:
+        return f"queue;dur={queue:.3f}, compute;dur={compute:.3f}, batch;desc={made.batch}"
+    return TIMING % (queue, compute, encode * 1e3, made.batch)
 
 
 def drawn_seed() -> int:
     """For a request that names none."""
-    return _drawn.getrandbits(DRAWN_SEEDS.bit_length() - 1)
+    return _drawn.getrandbits(_SEED_BITS)
 
 
 def patience(timeout_ms: int | None, most: float) -> float:

@@ -32,6 +32,14 @@ class Request:
     parts: list[np.ndarray] = field(default_factory=list)
     labels: list[np.ndarray] = field(default_factory=list)
 
+    def keep(self, images: np.ndarray, labels: np.ndarray | None, compute_seconds: float, batch: int) -> None:
+        """Some of its images, copied: a view would keep all of the batch."""
+        self.parts.append(images.copy())
+        if labels is not None:
+            self.labels.append(labels)
+        self.compute_seconds += compute_seconds
+        self.batch = max(self.batch, batch)
+
 
 class Part(NamedTuple):
     """Images `start` to, not including, `stop` of a request."""
@@ -47,35 +55,32 @@ class Backlog:
     def __init__(self, capacity: int, largest: int) -> None:
         self.capacity, self.largest = capacity, largest
         self._lines: tuple[OrderedDict[Request, None], ...] = (OrderedDict(), OrderedDict())  # normal, low
-        self._waiting = [0, 0]
+        self.images, self._waiting = 0, [0, 0]
         self._credit = 0.0  # places that low requests have saved up
         self._soonest = inf  # no deadline that waits is earlier
 
-    @property
-    def images(self) -> int:
-        return sum(self._waiting)
-
     def before(self, low: bool, count: int) -> int:
         """Images that will be taken before the last of `count` new ones, at most."""
-        if low:
+        normal, others = self._waiting
+        if low or not others:
             return self.images
-        ours = self._waiting[False] + count
-        return self._waiting[False] + min(self._waiting[True], int(ours * LOW_SHARE / (1 - LOW_SHARE)) + 1)
+        return normal + min(others, int((normal + count) * LOW_SHARE / (1 - LOW_SHARE)) + 1)
 
     def add(self, request: Request) -> bool:
         """Whether it fits."""
         if self.images + request.count > self.capacity:
             return False
         self._lines[request.low][request] = None
-        self._waiting[request.low] += request.count
-        self._soonest = min(self._soonest, request.deadline)
+        self._count(request.low, request.count)
+        if request.deadline < self._soonest:
+            self._soonest = request.deadline
         return True
 
     def drop(self, request: Request) -> None:
         """Give back the places that it still has."""
         if request in self._lines[request.low]:
             del self._lines[request.low][request]
-            self._waiting[request.low] -= request.count - request.taken
+            self._count(request.low, request.taken - request.count)
 
     def sweep(self, now: float) -> list[Request]:
         """Drop those whose deadline has come, and give them."""
@@ -100,7 +105,7 @@ class Backlog:
 
     def _first(self, low: bool, count: int) -> list[Part]:
         line, parts = self._lines[low], []
-        self._waiting[low] -= count
+        self._count(low, -count)
         while count:
             request = next(iter(line))
             start = request.taken
@@ -110,3 +115,7 @@ class Backlog:
             if request.taken == request.count:
                 line.popitem(last=False)
         return parts
+
+    def _count(self, low: bool, more: int) -> None:
+        self._waiting[low] += more
+        self.images += more

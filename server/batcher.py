@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -24,8 +24,7 @@ Compose = Callable[[Sequence[Part]], Rows]
 Reason = Literal["full", "fitted", "drained", "retry"]
 
 
-@dataclass(frozen=True)
-class Generated:
+class Generated(NamedTuple):
     """images uint8 [n, H, W, C], their labels int64 [n] or None; seconds from arrival to the first batch, and inside
     the engine; `batch`: images of the largest batch that made some of them, whoever asked for the others.
     """
@@ -228,20 +227,17 @@ class Batcher:
         settled: Settled = []
         row, size = 0, len(images)
         for request, start, stop in parts:
-            mine = range(row, row + stop - start)
-            row = mine.stop
+            first, row = row, row + stop - start
             if request.settled:
                 continue
-            if error is not None and not bad.isdisjoint(mine):
+            if error is not None and not bad.isdisjoint(range(first, row)):
                 settled += self._settle(request, error)
                 continue
-            made = images[mine.start : mine.stop]
-            request.parts.append(made if len(made) == request.count else made.copy())  # a view would keep the batch
-            if label is not None:
-                request.labels.append(label[mine.start : mine.stop])
-            request.compute_seconds += seconds
-            if size > request.batch:
-                request.batch = size
+            mine = images[first:row], None if label is None else label[first:row]
+            if row - first == request.count:
+                settled += self._settle(request, Generated(*mine, request.queue_seconds, seconds, size))
+                continue
+            request.keep(*mine, seconds, size)
             if stop == request.count:
                 settled += self._settle(request, _made(request))
         return settled

@@ -38,11 +38,12 @@ class Cost:
     def __init__(self, measured: Mapping[int, float]) -> None:
         """`measured`: size of a batch -> seconds, of all the sizes that the engine runs: others are filled up."""
         self._sizes = sorted(measured)
+        self._largest = self._sizes[-1]
         sizes, seconds = (np.array(values, np.float64) for values in (list(measured), list(measured.values())))
         seconds = np.maximum(seconds, 1e-9)
         table = np.stack([sizes, np.ones_like(sizes)], axis=1) / seconds[:, None]  # a relative error for each size
         a, b = _fitted(table)
-        self._batch = [a * self.rows(images) + b for images in range(self._sizes[-1] + 1)]  # before any was learnt from
+        self._batch = [a * self.rows(images) + b for images in range(self._largest + 1)]  # before any was learnt from
         self._scale = 1.0
         self._fitting = self._plan()
 
@@ -56,12 +57,12 @@ class Cost:
 
         40 are quicker as 32 and 8 than as 64 of which 24 are padding; 60 are not worth two runs.
         """
-        return self._fitting[min(images, self._sizes[-1])]
+        return self._fitting[min(images, self._largest)]
 
     def _plan(self) -> list[int]:
         """What `fitting` says, by number of images: the first batch of the cheapest way to split them."""
         cheapest, first = [0.0], [0]
-        for images in range(1, self._sizes[-1] + 1):
+        for images in range(1, self._largest + 1):
             ways = [(self.batch(images), images)]  # all at once, padded; else without padding, the largest first
             ways += [(self.batch(size) + cheapest[images - size], size) for size in self._sizes if size < images]
             cheapest.append(min(seconds for seconds, _ in ways))
@@ -74,7 +75,9 @@ class Cost:
 
     def work(self, images: int) -> float:
         """Seconds of so many images in batches as large as there are."""
-        full, rest = divmod(images, self._sizes[-1])
+        if 0 < images <= self._largest:
+            return self.batch(images)
+        full, rest = divmod(images, self._largest)
         return self._scale * (full * self._batch[-1] + (self._batch[rest] if rest else 0.0))
 
     def learn(self, images: int, seconds: float) -> None:

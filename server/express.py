@@ -19,6 +19,7 @@ from server.batcher import Generated
 from server.errors import Expired, Overloaded, RequestError, problem, unexpected
 from server.identity import Identity
 from server.observer import CUT, LEFT, RequestObserver, request_id
+from server.png import png
 from server.repository import LiveModel, Waiting
 from server.routes import generate
 from server.schemas import GenerateRequest
@@ -44,11 +45,22 @@ class Line(Protocol):
     def answer(self, code: int, data: bytes, keep_alive: bool) -> None: ...
 
 
-@dataclass(frozen=True)
+ANSWER = (  # seed, what does not change, label, timing, length, request id, picture
+    b"x-limner-seed: %d\r\n%b%bserver-timing: "
+    + answering.TIMING.encode()
+    + b"\r\ncontent-length: %d\r\ncontent-type: image/png\r\nx-request-id: %b\r\n\r\n%b"
+)
+
+
+@dataclass(frozen=True, slots=True)
 class _Plan:
-    """What a query asks for, understood once. `head`: the headers that do not change."""
+    """What a query asks for, understood once. `head`: the headers that do not change; `facts`: of its model, for the
+    identity of a picture.
+    """
 
     model: LiveModel
+    title: str
+    facts: tuple[str, int, str, str]
     label: int | None
     seed: int | None
     truncation: float | None
@@ -63,7 +75,6 @@ class Ride(Waiting):
     express: "Express"
     line: Line
     plan: _Plan
-    seed: int
     request_id: str
     response_complete: bool = False
     keep_alive: bool = True
@@ -148,13 +159,12 @@ class Express:
             express=self,
             line=line,
             plan=plan,
-            seed=seed,
             request_id=request_id(named),
         )
         try:
             plan.model.batcher.submit(ride)
         except Overloaded as refusal:  # who is overloaded has no time for a longer way
-            self._state.metrics.rejected.labels(plan.model.title, refusal.code).inc()
+            self._state.metrics.rejected.labels(plan.title, refusal.code).inc()
             ride.loop.call_soon(self.arrived, ride, refusal)  # when its connection knows that it waits
         except RequestError:  # the ordinary way will say why
             return None
@@ -179,7 +189,16 @@ class Express:
         if self._varies:
             headers["Vary"] += ", Origin"
         head = "".join(f"{name.lower()}: {value}\r\n" for name, value in headers.items())
-        return _Plan(model, label, asked.seed, asked.truncation, asked.priority == "low", head.encode("latin-1"))
+        return _Plan(
+            model,
+            model.title,
+            (model.name, model.version, model.bundle.digest, model.artifact),
+            label,
+            asked.seed,
+            asked.truncation,
+            asked.priority == "low",
+            head.encode("latin-1"),
+        )
 
     def arrived(self, ride: Ride, outcome: Generated | LimnerError) -> None:
         """What became of it."""
@@ -192,7 +211,7 @@ class Express:
                 self._refuse(ride, unexpected(generate.PATH), fault)
             return
         if isinstance(outcome, Expired):
-            self._state.metrics.missed.labels(ride.plan.model.title).inc()
+            self._state.metrics.missed.labels(ride.plan.title).inc()
         self._refuse(ride, problem(outcome), outcome)
 
     def left(self, ride: Ride) -> None:
@@ -200,7 +219,7 @@ class Express:
         if ride.response_complete:
             return
         ride.plan.model.batcher.cancel(ride)
-        self._state.metrics.cancelled.labels(ride.plan.model.title).inc()
+        self._state.metrics.cancelled.labels(ride.plan.title).inc()
         self._done(ride, LEFT, None)
 
     def cut(self) -> None:
@@ -210,24 +229,18 @@ class Express:
             self._done(ride, CUT, None)
 
     def _answer(self, ride: Ride, made: Generated) -> None:
-        plan, model = ride.plan, ride.plan.model
+        plan, seed = ride.plan, ride.rows.seed
         label = plan.label if made.labels is None else int(made.labels[0])
-        facts = (model.name, model.version, model.bundle.digest, model.artifact)
-        identity = Identity(*facts, ride.seed, label, plan.truncation)
         began = time.perf_counter()
-        body = images.encode("png", made.images, identity, made.labels, ())
+        body = png(made.images[0], Identity(*plan.facts, seed, label, plan.truncation).text())
         seconds = time.perf_counter() - began
-        self._state.metrics.encoded(model.title, seconds)
+        self._state.metrics.encoded(plan.title, seconds)
         if time.monotonic() > ride.deadline:
-            self._state.metrics.late.labels(model.title).inc()
-        timing = answering.timing(made, seconds)
-        labelled = "" if label is None else f"x-limner-label: {label}\r\n"
-        head = (
-            f"{labelled}server-timing: {timing}\r\ncontent-length: {len(body)}\r\ncontent-type: image/png\r\n"
-            f"x-request-id: {ride.request_id}\r\n\r\n"
-        )
-        seed = b"x-limner-seed: %d\r\n" % ride.seed
-        self._done(ride, 200, None, b"".join((seed, plan.head, head.encode("latin-1"), body)))
+            self._state.metrics.late.labels(plan.title).inc()
+        labelled = b"" if label is None else b"x-limner-label: %d\r\n" % label
+        took = made.queue_seconds * 1e3, made.compute_seconds * 1e3, seconds * 1e3, made.batch
+        named = ride.request_id.encode("ascii")
+        self._done(ride, 200, None, ANSWER % (seed, plan.head, labelled, *took, len(body), named, body))
 
     def _refuse(self, ride: Ride, answer: Response, failure: Exception) -> None:
         head = b"".join(b"%b: %b\r\n" % pair for pair in answer.raw_headers)

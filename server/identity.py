@@ -3,12 +3,12 @@
 import json
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from training.latents import SEEDS
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(NamedTuple):
     """Equal identities are equal bytes. Of several images it is that of the first, `label` the one given for all."""
 
     model: str
@@ -21,7 +21,7 @@ class Identity:
 
     def of(self, index: int, label: int | None) -> "Identity":
         """That of image `index` of several: its seed is seed + index mod 2^63, its class `label`."""
-        return Identity(**(vars(self) | {"seed": (self.seed + index) % SEEDS, "label": label}))
+        return self._replace(seed=(self.seed + index) % SEEDS, label=label)
 
     def text(self, count: int = 1) -> bytes:
         """ASCII JSON: the fields, and `n` for a sheet of `count` > 1 images.

@@ -106,8 +106,9 @@ class RequestObserver:
 
 def request_id(given: bytes) -> str:
     """The one that the client gave, if it is fit to be written down, or another."""
-    text = given.decode("latin-1")
-    return text if REQUEST_ID.fullmatch(text) else f"{_ids.getrandbits(128):032x}"
+    if given and REQUEST_ID.fullmatch(text := given.decode("latin-1")):
+        return text
+    return _ids.randbytes(16).hex()
 
 
 def _trace(error: BaseException) -> str:

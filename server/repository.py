@@ -175,7 +175,7 @@ def _compose(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The latents and labels of a batch."""
     began = time.perf_counter()
-    rows = [request.rows.part(start, stop) for request, start, stop in parts]
+    rows = [one.rows if end - start == one.count else one.rows.part(start, end) for one, start, end in parts]
     made = compose(rows, manifest.latent, manifest.classes, prior)
     statistics.composed(parts, time.perf_counter() - began)
     return made

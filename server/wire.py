@@ -31,6 +31,8 @@ class Protocol(HttpToolsProtocol):
         self._running: Any = None  # the cycle or ride that is being answered: `cycle` is that of the last request
         self._begun = 0  # requests
         self._between = True  # the last of them has come to its end, and no other has begun
+        self._idle_since = 0.0
+        self._first, self._first_lines = list[tuple[bytes, bytes]](), b""  # headers of every answer, as lines
         super().connection_made(_Joining(transport, self.loop))  # type: ignore[arg-type]
 
     def data_received(self, data: bytes) -> None:
@@ -38,7 +40,6 @@ class Protocol(HttpToolsProtocol):
         if between and self._free:
             ride = self._express.again(self, data)
             if ride is not None:
-                self._unset_keepalive_if_required()
                 self.cycle = self._running = ride  # type: ignore[assignment]
                 return
         self._unread += len(data)
@@ -49,10 +50,14 @@ class Protocol(HttpToolsProtocol):
             self._turn_away(HeadTooLarge(f"a head of over {LONGEST_HEAD} bytes", "Send a smaller one."))
 
     @property
-    def _free(self) -> bool:
-        """Nothing that was asked before has still to be answered."""
+    def _answered(self) -> bool:
         before = self.cycle
-        return (before is None or before.response_complete) and not self.flow.write_paused
+        return before is None or before.response_complete
+
+    @property
+    def _free(self) -> bool:
+        """Nothing that was asked before has still to be answered or sent."""
+        return self._answered and not self.flow.write_paused
 
     def on_message_begin(self) -> None:
         self._begun += 1
@@ -86,7 +91,35 @@ class Protocol(HttpToolsProtocol):
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
+    def on_response_complete(self) -> None:
+        if self.pipeline or self._plain.is_closing():
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_after(self.timeout_keep_alive)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Not for each request, which is to uvicorn a timer set and taken back: the one there is looks again."""
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.timeout_keep_alive_task = None
+        if not self._answered or not self._between:  # the end of the answer will set another
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._look_after(left)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _look_after(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
         running = self._running
         if running is not None and running is not self.cycle and not running.response_complete:
             running.disconnected = True  # uvicorn tells the last request of a pipeline alone
@@ -113,13 +146,13 @@ class Protocol(HttpToolsProtocol):
         """Of the express: the headers behind the date, and the body."""
         if self._plain.is_closing():
             return
-        parts = [STATUS_LINE[code]]
-        for name, value in self.server_state.default_headers:
-            parts += (name, b": ", value, b"\r\n")
+        first = self.server_state.default_headers
+        if self._first is not first:  # another second
+            self._first, self._first_lines = first, b"".join(b"%b: %b\r\n" % pair for pair in first)
         if keep_alive:
-            self._plain.write(b"".join((*parts, data)))
+            self._plain.write(b"".join((STATUS_LINE[code], self._first_lines, data)))
         else:  # the server is about to stop
-            self._plain.write(b"".join((*parts, b"connection: close\r\n", data)))
+            self._plain.write(b"".join((STATUS_LINE[code], self._first_lines, b"connection: close\r\n", data)))
             self._plain.close()
         self.on_response_complete()
 

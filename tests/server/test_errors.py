@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from export.engines import EngineError, NonFinite
-from server import images
+from server import express, images
 from server.errors import InvalidParameter, Overloaded, problem, shorten
 from server.settings import Settings
 from training.precedence import resolve
@@ -78,7 +78,7 @@ def test_a_fault_of_limner_is_a_500_with_an_id_and_its_traceback_only_in_one_lin
         raise RuntimeError("sabotage of the encoder")
 
     with monkeypatch.context() as patch:
-        patch.setattr(images, "encode", broken)
+        patch.setattr(express, "png", broken)
         answer = application.client.get("/generate", headers={"X-Request-Id": "find-me"})
     failed(answer, 500, "internal")
     assert answer.headers["X-Request-Id"] == "find-me"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server import express, images
+from server import express
 from server.express import Express, Ride
 
 PATIENCE = 20.0  # seconds until a test that would hang fails
@@ -286,13 +286,13 @@ def test_an_answer_that_is_begun_after_its_deadline_is_counted(
     assert asked(application, "GET", "/generate", {})[0] == 200
     assert application.metric(late % 0)
     clock = time.monotonic
-    encode = images.encode
+    png = express.png
 
     def slowly(*given: Any, **more: Any) -> bytes:
         monkeypatch.setattr(express, "time", types.SimpleNamespace(monotonic=lambda: clock() + 31, perf_counter=clock))
-        return encode(*given, **more)
+        return png(*given, **more)
 
-    monkeypatch.setattr(images, "encode", slowly)
+    monkeypatch.setattr(express, "png", slowly)
     assert asked(application, "GET", "/generate", {})[0] == 200
     assert application.metric(late % 1)
     assert taken == [True, False, True, False]  # each second one asks for the metrics

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,7 +82,7 @@ def test_a_sheet_names_its_first_seed_and_how_many_it_holds() -> None:
 
 
 def test_the_chunk_is_ascii_whatever_the_model_is_called() -> None:
-    body = encode("png", pictures(1, 1), replace(IDENTITY, model="Ziffern-€-😀"), None, ())
+    body = encode("png", pictures(1, 1), IDENTITY._replace(model="Ziffern-€-😀"), None, ())
     assert json.loads(text(body)["limner"])["model"] == "Ziffern-€-😀"
 
 

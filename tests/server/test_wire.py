@@ -6,10 +6,12 @@ import json
 import socket
 import time
 import zipfile
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+import uvicorn
 
 from server.wire import _Joining
 
@@ -217,3 +219,42 @@ def test_who_leaves_with_more_in_the_pipe_is_gone_for_all_of_it(application: Any
     let_go.set()
     application.until(lambda: application.metric("limner_in_flight_requests 1.0"))
     assert application.metric('limner_requests_total{code="200",route="/generate"} 0.0')
+
+
+@pytest.fixture
+def short_pause(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Seconds after an answer in which a client may ask for more."""
+    seconds = 1
+    monkeypatch.setattr(uvicorn, "Config", partial(uvicorn.Config, timeout_keep_alive=seconds))
+    return seconds
+
+
+@pytest.mark.parametrize("path", ["/generate?seed=1", "/models"])
+def test_a_connection_is_closed_some_seconds_after_its_last_answer(
+    short_pause: int, application: Any, path: str
+) -> None:
+    """And not after its first: whoever goes on asking keeps it for longer than that."""
+    request = f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    with application.connected() as connection:
+        began = asked = time.monotonic()
+        while asked - began < 2 * short_pause:
+            connection.sendall(request)
+            asked = time.monotonic()
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 OK\r\n")
+            time.sleep(short_pause / 6)
+        assert connection.recv(1) == b""
+        assert time.monotonic() - asked >= short_pause
+
+
+@pytest.mark.usefixtures("waits")
+def test_whoever_waits_for_longer_than_that_has_his_answer(short_pause: int, application: Any) -> None:
+    request = b"GET /generate?seed=1 HTTP/1.1\r\nHost: x\r\n\r\n"
+    with application.connected(request) as connection:
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 OK\r\n")
+        running, let_go = application.hold()
+        connection.sendall(request)
+        assert running.wait(PATIENCE)
+        time.sleep(2 * short_pause)
+        let_go.set()
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert connection.recv(1) == b""
