@@ -297,7 +297,8 @@ def _between(parts: Sequence[Part], start: int, stop: int) -> list[Part]:
 
 
 def _expired(request: Request) -> Expired:
-    return Expired(f"no picture after {request.deadline - request.arrived:g} s", "Ask for fewer images, or later.")
+    seconds = max(0.0, request.deadline - request.arrived)  # a microsecond may be over before it is queued
+    return Expired(f"no picture after {seconds:g} s", "Ask for fewer images, or later.")
 
 
 def _wrapped(cause: Exception) -> EngineError:

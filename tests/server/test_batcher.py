@@ -325,6 +325,13 @@ def test_a_deadline_that_has_come_is_told_before_the_next_batch_and_nothing_is_r
     assert bench.answer(other) == [5]
 
 
+def test_no_time_that_has_passed_is_less_than_none() -> None:
+    bench = Bench()
+    request = bench.ask(1, deadline=bench.clock.now - 1e-6)
+    bench.run()
+    assert "no picture after 0 s" in str(bench.answer(request))
+
+
 def test_a_deadline_may_be_told_by_whoever_watches_the_clock() -> None:
     bench = Bench()
     request = bench.ask(1)

@@ -252,7 +252,9 @@ NAMES = st.sampled_from(("seed", "n", "truncation", "priority", "timeout", "bina
 def test_no_request_is_more_than_a_refusal(url: str, parameters: dict[str, Any], data: list[Any], drawn: bool) -> None:
     head = {"parameters": parameters, "inputs": [] if drawn else [label(1), z(shape=[1, LATENT], data=data)]}
     answer = httpx.post(url + INFER.format("digits"), content=json.dumps(head), timeout=PATIENCE)
-    if answer.status_code != 200:
+    if answer.status_code == 504:
+        assert parameters["timeout"] <= 3  # microseconds
+    elif answer.status_code != 200:
         refused(answer, 400, ".")
 
 
