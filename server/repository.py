@@ -23,7 +23,7 @@ from server.cost import Cost, measured
 from server.errors import InvalidParameter, NotFound, shorten
 from server.group import Group
 from server.rows import Rows, compose
-from server.runner import SHORT, InLoop, InThread, Runner
+from server.runner import SHORT, Callers, InLoop, InThread, Runner
 from server.settings import Settings
 from server.statistics import Statistics
 from server.telemetry import log
@@ -191,9 +191,13 @@ def _missing(field: str, value: str, allowed: str, what: str) -> NotFound:
 
 
 class Repository:
-    """The live models, by name and version; `default` answers requests that name none: the only one, if it is."""
+    """The live models, by name and version; `default` answers requests that name none: the only one, if it is.
 
-    def __init__(self, models: list[LiveModel], default: str | None) -> None:
+    `callers`: whoever opens connections counts them there.
+    """
+
+    def __init__(self, models: list[LiveModel], default: str | None, callers: Callers) -> None:
+        self.callers = callers
         self._models: dict[str, dict[int, LiveModel]] = {}
         for model in models:
             self._models.setdefault(model.name, {})[model.version] = model
@@ -246,13 +250,13 @@ def open_repository(
     served = sorted({settings.name} if settings.name is not None else names)
     if settings.default_model is not None and settings.default_model not in served:
         raise ConfigError(f"no model '{settings.default_model}' to be the default", f"There is {', '.join(served)}.")
-    models: list[LiveModel] = []
+    models, callers = list[LiveModel](), Callers()
     try:
-        models.extend(_open(bundle, settings, observe, group) for bundle in bundles)
+        models.extend(_open(bundle, settings, observe, group, callers) for bundle in bundles)
     except BaseException:
-        Repository(models, None).close()
+        Repository(models, None, callers).close()
         raise
-    return Repository(models, settings.default_model)
+    return Repository(models, settings.default_model, callers)
 
 
 def _refuse_twins(bundles: list[Bundle]) -> None:
@@ -264,7 +268,9 @@ def _refuse_twins(bundles: list[Bundle]) -> None:
             raise BundleError(f"'{first}' and '{bundle.folder}' are both {bundle.title}", "Remove one of them.")
 
 
-def _open(bundle: Bundle, settings: Settings, observe: Callable[[str, Batch], None], group: Group | None) -> LiveModel:
+def _open(
+    bundle: Bundle, settings: Settings, observe: Callable[[str, Batch], None], group: Group | None, callers: Callers
+) -> LiveModel:
     began = time.monotonic()
     manifest = bundle.manifest
     name = settings.name or manifest.name
@@ -290,7 +296,7 @@ def _open(bundle: Bundle, settings: Settings, observe: Callable[[str, Batch], No
 
     took = measured(engine, z, label)
     short = engine.on_cpu and max(took.values()) <= SHORT
-    runner: Runner = InLoop() if short else InThread(f"engine {title}")
+    runner: Runner = InLoop(callers) if short else InThread(f"engine {title}")
     batcher = Batcher(
         engine,
         Cost(took),

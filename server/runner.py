@@ -6,11 +6,20 @@ is quicker without: whoever asks meanwhile waits in his socket. What takes longe
 
 import asyncio
 import threading
+from dataclasses import dataclass
 from typing import Protocol
 
 from server.batcher import Batcher
 
 SHORT = 0.02  # seconds in which an event loop may do nothing else
+MOST_TURNS = 64  # of the loop, between two batches
+
+
+@dataclass
+class Callers:
+    """Connections that have been opened so far."""
+
+    came: int = 0
 
 
 class Runner(Protocol):
@@ -28,10 +37,16 @@ class Runner(Protocol):
 
 
 class InLoop:
-    """One batch in each turn of the event loop that asks: what came in is read before the next, and told."""
+    """One batch after a turn of the event loop that asks: what came in is read before the next, and told.
 
-    def __init__(self) -> None:
+    libuv accepts one connection in each turn. While they come, it turns again: else many who come at once would wait
+    for a batch each, and each would be a batch of its own.
+    """
+
+    def __init__(self, callers: Callers) -> None:
         self._asked: asyncio.AbstractEventLoop | None = None
+        self._callers, self._seen = callers, 0
+        self._turns = 0  # since the last batch
 
     def start(self, batcher: Batcher) -> None:
         self._batcher = batcher
@@ -44,6 +59,12 @@ class InLoop:
 
     def _turn(self) -> None:
         self._asked = None
+        self._turns += 1
+        if self._seen != self._callers.came and self._turns < MOST_TURNS:
+            self._seen = self._callers.came
+            self.wake()
+            return
+        self._turns = 0
         if self._batcher.step() and self._batcher.queued:
             self.wake()
 

@@ -25,7 +25,9 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._plain = transport
-        self._express: Express = self.config.app.express  # type: ignore[union-attr]
+        app: Any = self.config.app
+        self._express: Express = app.express
+        app.state.repository.callers.came += 1
         self._unread = 0  # bytes since the last head or piece of a body that was understood
         self._pauses = 0
         self._running: Any = None  # the cycle or ride that is being answered: `cycle` is that of the last request

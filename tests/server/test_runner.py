@@ -14,7 +14,7 @@ from server.backlog import Request
 from server.batcher import Batcher, Generated, Settled
 from server.cost import Cost
 from server.repository import open_repository
-from server.runner import InLoop, InThread, Runner
+from server.runner import MOST_TURNS, Callers, InLoop, InThread, Runner
 from server.settings import Settings
 from training.latents import Asked
 
@@ -91,7 +91,7 @@ def test_requests_from_many_threads_at_once_all_get_their_own_images() -> None:
     assert engine.closed
 
 
-@pytest.mark.parametrize("runner", [InLoop(), InThread("engine")], ids=["in the loop", "in a thread"])
+@pytest.mark.parametrize("runner", [InLoop(Callers()), InThread("engine")], ids=["in the loop", "in a thread"])
 def test_what_waits_when_a_batcher_is_closed_is_done_before_its_engine_is_closed(runner: Runner) -> None:
     told = list[Any]()
     engine, batcher = running(runner, 2, told.extend)
@@ -110,7 +110,7 @@ def test_what_waits_when_a_batcher_is_closed_is_done_before_its_engine_is_closed
 
 def test_between_two_batches_the_loop_has_a_turn() -> None:
     """What came in meanwhile is queued, and whoever was answered hears of it, before the next batch is run."""
-    runner, seen = InLoop(), list[str]()
+    runner, seen = InLoop(Callers()), list[str]()
     engine, batcher = running(runner, 2, lambda settled: seen.append(f"{len(settled)} made"))
 
     async def ask() -> None:
@@ -127,9 +127,36 @@ def test_between_two_batches_the_loop_has_a_turn() -> None:
     assert seen == ["2 made", "one more came", "2 made"]
 
 
+@pytest.mark.parametrize(("connections", "batches"), [(5, [[0, 1, 2, 3, 4, 5]]), (MOST_TURNS + 3, None)])
+def test_while_connections_come_the_loop_turns_again_for_some_time(
+    connections: int, batches: list[list[int]] | None
+) -> None:
+    """In each of its turns one of them is accepted, and what it asks is read in the next."""
+    callers = Callers()
+    engine, batcher = running(InLoop(callers), 1024)
+
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+
+        def accept(number: int) -> None:
+            if number < connections:
+                callers.came += 1
+                loop.call_soon(accept, number + 1)
+            batcher.submit(asked(number))
+
+        accept(0)
+        while sum(map(len, engine.batches)) <= connections:
+            await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(ask(), PATIENCE))
+    if batches is not None:
+        assert engine.batches == batches
+    assert max(map(len, engine.batches)) <= MOST_TURNS + 1
+
+
 def test_one_loop_after_another_is_served() -> None:
     """Also where one of them ended before it had its turn."""
-    engine, batcher = running(InLoop(), 1)
+    engine, batcher = running(InLoop(Callers()), 1)
     loop = asyncio.new_event_loop()
     loop.call_soon(batcher.submit, asked(7))
     loop.call_soon(loop.stop)
