@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import anyio.to_thread
 from starlette.requests import Request
@@ -22,11 +23,13 @@ from training.latents import DRAWN_SEEDS
 _SEED_BITS = DRAWN_SEEDS.bit_length() - 1
 _drawn = random.Random()  # noqa: S311 (seeds, no secrets: a call of the system gives the interpreter away)
 
+T = TypeVar("T")
+
 VERSION = importlib.metadata.version("limner")
 HEADERS = ("X-Limner-Seed", "X-Limner-Label", "X-Limner-Model", "X-Request-Id", "Server-Timing", "ETag")
 INLINE_PIXELS = 1 << 14  # encoded in the event loop; more go to a thread, whose hop takes longer than so many as PNG
 TIMING = "queue;dur=%.3f, compute;dur=%.3f, encode;dur=%.3f, batch;desc=%d"
-SLOW = 16  # times as long takes a pixel of jpeg, webp and gif, at least
+PLAIN, SLOW, COPIED = 1.0, 16.0, 1 / 32  # what a pixel takes, as PNG; of jpeg, webp and gif; of npy; at least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +69,10 @@ class Order:
     async def left(self) -> None:
         await left(self.request)
 
-    async def written(self, work: Callable[[], bytes], pixels: int, slow: bool = False) -> tuple[bytes, float]:
-        """So many pixels as bytes, in a format that is `slow` or is not, and the seconds that took."""
+    async def written(self, work: Callable[[], bytes], pixels: int, effort: float = PLAIN) -> tuple[bytes, float]:
+        """So many pixels as bytes, of which each takes that much, and the seconds that took."""
         began = time.perf_counter()
-        inline = pixels * (SLOW if slow else 1) <= INLINE_PIXELS
-        body = work() if inline else await anyio.to_thread.run_sync(work)
+        body = await off_loop(work, pixels, effort)
         seconds = time.perf_counter() - began
         self.state.metrics.encoded(self.model.title, seconds)
         return body, seconds
@@ -79,6 +81,11 @@ class Order:
         """The answer is about to be sent: count it if it is late."""
         if time.monotonic() > self.arrived + self.seconds:
             self.state.metrics.late.labels(self.model.title).inc()
+
+
+async def off_loop(work: Callable[[], T], pixels: int, effort: float) -> T:
+    """What it gives; in a thread, where it takes long."""
+    return work() if pixels * effort <= INLINE_PIXELS else await anyio.to_thread.run_sync(work)
 
 
 async def left(request: Request) -> None:

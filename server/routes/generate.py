@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from export.bundle import Manifest
 from server import answering, images, schemas
-from server.answering import VERSION, drawn_seed, timing
+from server.answering import COPIED, PLAIN, SLOW, VERSION, drawn_seed, timing
 from server.archive import ZipWriter
 from server.batcher import Generated
 from server.caching import control_headers
@@ -49,8 +49,8 @@ class _Order(answering.Order):
         return self.asked.priority == "low"
 
     @property
-    def slow(self) -> bool:
-        return self.format in QUALITY_FORMATS
+    def effort(self) -> float:
+        return COPIED if self.format == "npy" else SLOW if self.format in QUALITY_FORMATS else PLAIN
 
     def identified(self, label: int | None) -> Identity:
         """That of its first image."""
@@ -113,7 +113,7 @@ async def _whole(order: _Order, headers: dict[str, str]) -> Response:
     names = model.bundle.manifest.class_names
     work = partial(images.encode, order.format, made.images, order.identified(label), made.labels, names)
     body, seconds = await order.written(
-        partial(work, scale=asked.scale, quality=asked.quality), order.pixels, order.slow
+        partial(work, scale=asked.scale, quality=asked.quality), order.pixels, order.effort
     )
     headers["Server-Timing"] = timing(made, seconds)
     order.begins()
@@ -163,7 +163,7 @@ async def _pieces(
         async with aclosing(blocks):
             async for block in blocks:
                 work = partial(writer.add, block.images, block.labels)
-                yield (await order.written(work, each * len(block.images)))[0]
+                yield (await order.written(work, each * len(block.images), order.effort))[0]
         if last := (await order.written(writer.finish, order.images.count))[0]:
             yield last
     finally:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from server import animation, answering, schemas
 from server.animation import LARGEST_SIDE, MOVING, OFFERED, QUALITY_FORMATS, there_and_back
-from server.answering import VERSION, drawn_seed, timing
+from server.answering import PLAIN, SLOW, VERSION, drawn_seed, timing
 from server.caching import control_headers
 from server.errors import InvalidParameter
 from server.identity import Between
@@ -75,7 +75,7 @@ async def interpolate(request: Request) -> Response:
     def work() -> bytes:
         return written(order.format, order.path.frames(made.images), between, names, quality=asked.quality)
 
-    body, seconds = await order.written(work, order.pixels, order.format in MOVING)
+    body, seconds = await order.written(work, order.pixels, SLOW if order.format in MOVING else PLAIN)
     headers["Server-Timing"] = timing(made, seconds)
     order.begins()
     return Response(body, headers=headers, media_type=OFFERED.types[order.format])

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from export.engines import NonFinite
 from server import codings, inference, oip_schemas, schemas, tensors, triton
-from server.answering import INLINE_PIXELS, VERSION, left, timing
+from server.answering import COPIED, PLAIN, VERSION, left, off_loop, timing
 from server.batcher import Generated
 from server.errors import InvalidParameter, NotFound, NotReady, RequestError, Unparsable, shorten
 from server.repository import LiveModel
@@ -164,7 +164,8 @@ async def _written(
         return codings.deflate(body, coding), headers | {"Content-Encoding": coding}
 
     began = time.perf_counter()
-    body, headers = work() if made.images.size <= INLINE_PIXELS else await anyio.to_thread.run_sync(work)
+    plain = coding is None and all(asked.outputs.values())  # numbers as they are
+    body, headers = await off_loop(work, made.images.size, COPIED if plain else PLAIN)
     seconds = time.perf_counter() - began
     request.app.state.limner.metrics.encoded(model.title, seconds)
     times = timing(made, seconds)

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from export.bundle import GRAPH, Manifest
 from server import answering, images, schemas
-from server.answering import drawn_seed, timing
+from server.answering import PLAIN, SLOW, drawn_seed, timing
 from server.batcher import Generated
 from server.caching import NEVER
 from server.errors import InvalidParameter, NotFound, shorten
@@ -48,7 +48,8 @@ async def generate(request: Request) -> Response:
     order.unchanged(headers)
     with order.waiting():
         made = await order.model.generate(order.images, order.seconds, left=order.left)
-    body, seconds = await order.written(partial(_body, order, made), order.pixels, order.format in QUALITY_FORMATS)
+    effort = SLOW if order.format in QUALITY_FORMATS else PLAIN
+    body, seconds = await order.written(partial(_body, order, made), order.pixels, effort)
     headers["Server-Timing"] = timing(made, seconds)
     order.begins()
     return Response(body, headers=headers, media_type="application/json")
