@@ -8,6 +8,7 @@ servers take turns.
 
 Closed loop: wrk with 1, 32 and 128 connections. Open loop: Poisson arrivals at half and at nine tenths of the best rate
 that the server itself had, from an asyncio client whose own CPU is shown; latencies count from the scheduled arrival.
+limner's parts are measured right after it in each round, each part by itself, on all cores at once as workers are.
 """
 
 import argparse
@@ -53,6 +54,13 @@ def whole_batches(port: int, seconds: float) -> float:
     return 64 * wrk(f"http://127.0.0.1:{port}/generate?label=3&n=64&format=npy", 8, seconds)["rate"]
 
 
+def parts(models: Path, batch: float, seconds: float) -> dict[str, float]:
+    """What each part takes alone, in these minutes: the machine's speed changes. In batches as large, not padded."""
+    size = 1 << round(math.log2(max(1.0, batch)))
+    found = alone(models, SAME_ENGINE, size, seconds / 2) | {"http": http_alone(seconds), "size": size}
+    return {f"alone {name}": value for name, value in found.items()}
+
+
 def batches(port: int) -> tuple[float, float]:
     """Images in batches, and batches, so far."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
@@ -70,8 +78,9 @@ def measure(server: Server, turn: int, rounds: int, model: Path, environments: P
             time.sleep(5)
             server.figures["idle"] = (cpu(mark) - before) / 5
         server.rounds.append(closed(server, port, mark, seconds) | {"ready": ready})
-        if not server.package and turn == 0:
-            server.figures["npy"] = whole_batches(port, seconds)
+        if server.engine == SAME_ENGINE:
+            server.rounds[-1]["npy"] = whole_batches(port, seconds)
+            server.rounds[-1] |= parts(model.parents[1], server.rounds[-1]["batch128"], seconds)
         if turn == rounds - 1:
             for share in SHARES:
                 said = open_loop(port, server, share * server.best, seconds)
@@ -107,20 +116,15 @@ def main() -> None:
                         rates = ", ".join(f"{server.rounds[-1][f'rate{c}']:,.0f}" for c in CONNECTIONS)
                         console.print(f"{server.title}: {rates}")
                 progress.advance(bar)
-    ours = [server for server in found if server.engine == SAME_ENGINE and not server.failed]
-    parts, size, mean = dict[str, float](), 0, 0.0
-    if ours:
-        mean = ours[-1].median("batch128")
-        size = 1 << int(math.log2(max(1, mean)))  # one that is not padded
-        parts = alone(models, SAME_ENGINE, size) | {"http": http_alone(asked.seconds), "import": imported()}
     command = f"python -m benchmarks.serving MODELS --seconds {asked.seconds:g} --rounds {asked.rounds}"
-    text = document(found, parts, mean, size, (__doc__ or "").partition("\n\n")[2].strip(), command)
+    seconds = imported()
+    text = document(found, seconds, (__doc__ or "").partition("\n\n")[2].strip(), command)
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     if only:
         return
     (RESULTS / "serving.md").write_text(text, encoding="utf-8")
     raw = [{"title": s.title, "failed": s.failed, "rounds": s.rounds, "figures": s.figures} for s in found]
-    (RESULTS / "serving.json").write_text(json.dumps({"servers": raw, "parts": parts}, indent=1), encoding="utf-8")
+    (RESULTS / "serving.json").write_text(json.dumps({"servers": raw, "import": seconds}, indent=1), encoding="utf-8")
     plot(found, RESULTS / "serving.png")
 
 
