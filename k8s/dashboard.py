@@ -137,7 +137,7 @@ ROWS: dict[str, list[Panel]] = {
         ),
         number(
             "Busiest engine",
-            "Seconds in the engine per second and worker, of the busiest pod. Autoscalers aim at 70 %.",
+            "Seconds busy with batches per second and worker, of the busiest pod. Autoscalers aim at 70 %.",
             "percentunit",
             f"max(namespace_pod:limner_engine_utilization:ratio_rate5m{{{HERE}}})",
             0.75,
@@ -215,11 +215,11 @@ ROWS: dict[str, list[Panel]] = {
     "Saturation and shedding": [
         lines(
             "How busy engines are",
-            "Seconds in the engine per second and worker. 0.8 to 1 is all there is: latents are drawn in between.",
+            "Seconds in which a worker made batches, and what belongs to them, per second. 1 is all there is.",
             "percentunit",
             [
                 (
-                    f"{rate('limner_compute_seconds_sum', 'pod')} / sum by (pod) (limner_workers{{{HERE}}})",
+                    f"{rate('limner_busy_seconds_total', 'pod')} / sum by (pod) (limner_workers{{{HERE}}})",
                     "{{pod}}",
                 )
             ],

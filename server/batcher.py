@@ -1,7 +1,7 @@
 """Requests in, batches to the engine, images back: work-conserving and bounded. Knows an Engine and a clock, not HTTP.
 
-The engine is never idle while something waits, and never waits for a batch to fill: what arrives while it runs forms
-the next batch. A batch that fails is run once more in halves, so that one bad row takes few others with it.
+No batch waits to be fuller: what arrives while one runs forms the next. A batch that fails is run once more in halves,
+so that one bad row takes few others with it.
 """
 
 import threading
@@ -42,7 +42,8 @@ class Batch:
 
     `reason`: it is as large as a batch can be, or as large as needs no padding, or holds all that waited, or is half of
     one that failed. `rows` that the engine ran, with padding; `failed` images that did not come out. `queue_seconds`:
-    waits of the requests that began in it.
+    waits of the requests that began in it. `busy_seconds` from the end of the batch before, or from when there was
+    something to do again: what a batch takes out of a server that is never idle.
     """
 
     images: int
@@ -51,6 +52,7 @@ class Batch:
     reason: Reason
     compute_seconds: float
     queue_seconds: tuple[float, ...]
+    busy_seconds: float
     error: EngineError | None = None
 
 
@@ -84,6 +86,7 @@ class Batcher:
         self._clock = clock
         self._backlog = Backlog(capacity, engine.buckets[-1])
         self._free_at = 0.0  # when the batch under way should end; 0.0 where none is
+        self._busy_since: float | None = None  # the end of the batch before, if whoever steps has not rested since
         self._open = True
         self._lock = threading.Lock()
 
@@ -123,7 +126,7 @@ class Batcher:
         self._tell(settled)
 
     def step(self) -> bool:
-        """Run the next batch, if something waits; whether there was one."""
+        """Run the next batch, if something waits; whether there was one. Called until there is none."""
         with self._lock:
             now = self._clock()
             settled = [pair for late in self._backlog.sweep(now) for pair in self._settle(late, _expired(late))]
@@ -135,7 +138,10 @@ class Batcher:
             self._free_at = now + self._cost.batch(size) if parts else 0.0
         self._tell(settled)
         if not parts:
+            self._busy_since = None
             return False
+        if self._busy_since is None:
+            self._busy_since = now
         try:
             left = self._backlog.images
             self._run(parts, "full" if size == self._backlog.largest else "fitted" if left else "drained")
@@ -200,13 +206,16 @@ class Batcher:
             error = whole = caught
         except Exception as caught:  # no engine should, but any library may
             error = whole = _wrapped(caught)
-        seconds = self._clock() - began
+        ended = self._clock()
+        seconds = ended - began
+        busy = ended - (began if self._busy_since is None else self._busy_since)
+        self._busy_since = ended
         if whole is None:
-            self._cost.learn(size, seconds)
+            self._cost.learn(size, busy)
         waits = tuple(part.request.queue_seconds for part in parts if part.start == 0 and reason != "retry")
         failed = len(bad) if whole is None else size
         with suppress(Exception):  # a log whose pipe is closed is no reason to stop the engine
-            self._observe(Batch(size, self._cost.rows(size), failed, reason, seconds, waits, error))
+            self._observe(Batch(size, self._cost.rows(size), failed, reason, seconds, waits, busy, error))
         if whole is not None:
             return whole
         with self._lock:

@@ -23,7 +23,7 @@ from server.cost import Cost, measured
 from server.errors import InvalidParameter, NotFound, shorten
 from server.group import Group
 from server.rows import Rows, compose
-from server.runner import SHORT, Callers, InLoop, InThread, Runner
+from server.runner import SHORT, InLoop, InThread, Runner
 from server.settings import Settings
 from server.statistics import Statistics
 from server.telemetry import log
@@ -140,7 +140,7 @@ class LiveModel:
     def close(self) -> None:
         """Refuse new requests, finish those that are queued, then close the engine."""
         self.batcher.close()
-        self.runner.close()
+        self.runner.close(self.batcher)
 
 
 async def _leave(left: Callable[[], Awaitable[None]], answer: Answer) -> None:
@@ -193,11 +193,11 @@ def _missing(field: str, value: str, allowed: str, what: str) -> NotFound:
 class Repository:
     """The live models, by name and version; `default` answers requests that name none: the only one, if it is.
 
-    `callers`: whoever opens connections counts them there.
+    `in_loop` runs those whose batches are short, and wants to know of connections.
     """
 
-    def __init__(self, models: list[LiveModel], default: str | None, callers: Callers) -> None:
-        self.callers = callers
+    def __init__(self, models: list[LiveModel], default: str | None, in_loop: InLoop) -> None:
+        self.in_loop = in_loop
         self._models: dict[str, dict[int, LiveModel]] = {}
         for model in models:
             self._models.setdefault(model.name, {})[model.version] = model
@@ -250,13 +250,13 @@ def open_repository(
     served = sorted({settings.name} if settings.name is not None else names)
     if settings.default_model is not None and settings.default_model not in served:
         raise ConfigError(f"no model '{settings.default_model}' to be the default", f"There is {', '.join(served)}.")
-    models, callers = list[LiveModel](), Callers()
+    models, in_loop = list[LiveModel](), InLoop()
     try:
-        models.extend(_open(bundle, settings, observe, group, callers) for bundle in bundles)
+        models.extend(_open(bundle, settings, observe, group, in_loop) for bundle in bundles)
     except BaseException:
-        Repository(models, None, callers).close()
+        Repository(models, None, in_loop).close()
         raise
-    return Repository(models, settings.default_model, callers)
+    return Repository(models, settings.default_model, in_loop)
 
 
 def _refuse_twins(bundles: list[Bundle]) -> None:
@@ -269,7 +269,7 @@ def _refuse_twins(bundles: list[Bundle]) -> None:
 
 
 def _open(
-    bundle: Bundle, settings: Settings, observe: Callable[[str, Batch], None], group: Group | None, callers: Callers
+    bundle: Bundle, settings: Settings, observe: Callable[[str, Batch], None], group: Group | None, in_loop: InLoop
 ) -> LiveModel:
     began = time.monotonic()
     manifest = bundle.manifest
@@ -296,7 +296,7 @@ def _open(
 
     took = measured(engine, z, label)
     short = engine.on_cpu and max(took.values()) <= SHORT
-    runner: Runner = InLoop(callers) if short else InThread(f"engine {title}")
+    runner: Runner = in_loop if short else InThread(f"engine {title}")
     batcher = Batcher(
         engine,
         Cost(took),

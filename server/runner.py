@@ -6,20 +6,13 @@ is quicker without: whoever asks meanwhile waits in his socket. What takes longe
 
 import asyncio
 import threading
-from dataclasses import dataclass
+from collections import deque
 from typing import Protocol
 
 from server.batcher import Batcher
 
 SHORT = 0.02  # seconds in which an event loop may do nothing else
-MOST_TURNS = 64  # of the loop, between two batches
-
-
-@dataclass
-class Callers:
-    """Connections that have been opened so far."""
-
-    came: int = 0
+TURNS, MOST_TURNS = 3, 64  # of the loop, between two batches, and while connections come
 
 
 class Runner(Protocol):
@@ -31,25 +24,33 @@ class Runner(Protocol):
         """Something waits. Called by the batcher, after it was queued."""
         ...
 
-    def close(self) -> None:
-        """Run what still waits in a closed batcher, and return when its engine is closed."""
+    def close(self, batcher: Batcher) -> None:
+        """Run what still waits in it, which is closed, and return when its engine is closed."""
         ...
 
 
 class InLoop:
-    """One batch after a turn of the event loop that asks: what came in is read before the next, and told.
+    """Batches of several batchers, in turn. `wake` is called in the event loop that runs them.
 
-    libuv accepts one connection in each turn. While they come, it turns again: else many who come at once would wait
-    for a batch each, and each would be a batch of its own.
+    Between two batches that loop has turns for all others: in the first, those who wait are woken, and what was sent is
+    read; in the second, they go on, and what was read is queued; before the third, uvloop writes what they said. libuv
+    accepts one connection a turn, so while some come there are more: else many who come at once would wait for a batch
+    each, and each would be a batch of its own.
     """
 
-    def __init__(self, callers: Callers) -> None:
+    def __init__(self) -> None:
+        self._batchers = deque[Batcher]()
         self._asked: asyncio.AbstractEventLoop | None = None
-        self._callers, self._seen = callers, 0
         self._turns = 0  # since the last batch
+        self._more = 0  # before the next one
+        self._came = False
 
     def start(self, batcher: Batcher) -> None:
-        self._batcher = batcher
+        self._batchers.append(batcher)
+
+    def connected(self) -> None:
+        """A connection was accepted."""
+        self._came = True
 
     def wake(self) -> None:
         loop = asyncio.get_running_loop()
@@ -60,16 +61,31 @@ class InLoop:
     def _turn(self) -> None:
         self._asked = None
         self._turns += 1
-        if self._seen != self._callers.came and self._turns < MOST_TURNS:
-            self._seen = self._callers.came
+        if self._came and self._turns < MOST_TURNS:
+            self._more, self._came = max(1, self._more), False
+        if self._more:
+            self._more -= 1
             self.wake()
             return
-        self._turns = 0
-        if self._batcher.step() and self._batcher.queued:
-            self.wake()
+        self._turns, ran = 0, True
+        try:
+            ran = self._step()
+        finally:  # whatever is raised, there is another turn
+            self._more = TURNS - 1 if ran else 0
+            if ran:
+                self.wake()
 
-    def close(self) -> None:
-        self._batcher.finish()
+    def _step(self) -> bool:
+        """A batch of the next one in which something waits, if there is one."""
+        for _ in range(len(self._batchers)):
+            self._batchers.rotate(-1)
+            if self._batchers[-1].step():
+                return True
+        return False
+
+    def close(self, batcher: Batcher) -> None:
+        self._batchers.remove(batcher)
+        batcher.finish()
 
 
 class InThread:
@@ -97,7 +113,7 @@ class InThread:
                 pass
         self._batcher.finish()
 
-    def close(self) -> None:
+    def close(self, batcher: Batcher) -> None:
         self._ends = True
         self._wanted.set()
         self._thread.join()

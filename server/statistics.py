@@ -47,7 +47,7 @@ class Told:
 
 
 class Statistics:
-    """Of one version of one model. The engine's thread tells of batches; any thread tells of requests."""
+    """Of one version of one model. Whoever runs the engine tells of batches; any thread tells of requests."""
 
     def __init__(self, title: str, group: Group | None = None) -> None:
         self._lock = threading.Lock()

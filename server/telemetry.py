@@ -122,6 +122,7 @@ class Metrics:
         self.padding = self._histogram("padding_ratio", "Share of a batch's rows that nobody asked for.", RATIOS)
         self.queue = self._histogram("queue_seconds", "From a request's arrival to its first batch.", SECONDS)
         self.compute = self._histogram("compute_seconds", "A batch in the engine.", SECONDS)
+        self.busy = self._counter("busy_seconds", "In which batches were made, or waited for the one before.")
         self.encode = self._histogram("encode_seconds", "Pixels to body, or to a piece of it.", SECONDS)
         for route, code in product(ROUTES, CODES):
             self.requests.labels(route, str(code))
@@ -148,7 +149,7 @@ class Metrics:
         self.models.labels(title).info(facts)
         self.load.labels(title).set(load_seconds)
         self.measure(self.queued.labels(title), queued)
-        for counter in (self.images, self.cancelled, self.missed, self.late):
+        for counter in (self.images, self.busy, self.cancelled, self.missed, self.late):
             counter.labels(title)
         for reason in get_args(Reason):
             self.batches.labels(title, reason)
@@ -212,11 +213,12 @@ class Metrics:
             raise
 
     def observe_batch(self, title: str, batch: Batch) -> None:
-        """Called by a batcher's thread after each run of its engine."""
+        """Called by a batcher after each run of its engine."""
         self.batches.labels(title, batch.reason).inc()
         self.batch_size.labels(title).observe(batch.images)
         self.padding.labels(title).observe(1 - batch.images / batch.rows)
         self.compute.labels(title).observe(batch.compute_seconds)
+        self.busy.labels(title).inc(batch.busy_seconds)
         self.queue.labels(title).observe_all(batch.queue_seconds)
         self.images.labels(title).inc(batch.images - batch.failed)
         if batch.error is not None:

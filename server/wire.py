@@ -27,7 +27,7 @@ class Protocol(HttpToolsProtocol):
         self._plain = transport
         app: Any = self.config.app
         self._express: Express = app.express
-        app.state.repository.callers.came += 1
+        app.state.repository.in_loop.connected()
         self._unread = 0  # bytes since the last head or piece of a body that was understood
         self._pauses = 0
         self._running: Any = None  # the cycle or ride that is being answered: `cycle` is that of the last request
@@ -45,6 +45,7 @@ class Protocol(HttpToolsProtocol):
                 self.cycle = self._running = ride  # type: ignore[assignment]
                 return
         self._unread += len(data)
+        self._idle_since = self.loop.time()
         super().data_received(data)
         if between and self._between and self._begun == begun + 1 and isinstance(self.cycle, Ride):
             self._express.remember(data, self.cycle)
@@ -108,7 +109,8 @@ class Protocol(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         self.timeout_keep_alive_task = None
-        if not self._answered or not self._between:  # the end of the answer will set another
+        begun = not self._between and not (self.cycle and self.cycle.more_body)  # another request, and not its body
+        if begun or not self._answered:  # the end of the answer will set another
             return
         left = self._idle_since + self.timeout_keep_alive - self.loop.time()
         if left > 0:

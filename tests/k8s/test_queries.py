@@ -9,13 +9,13 @@ import yaml
 from checks.overlay import Overlay
 
 K8S = Path(__file__).resolve().parents[2] / "k8s"
-SERIES = {  # of namespace limner: a pod of 2 workers, 0.5 s of engine a second; one of 1, 0.5 s by two models
-    'limner_compute_seconds_sum{namespace="limner",pod="a",model="x@1"}': "0+30x20",
+SERIES = {  # of namespace limner: a pod of 2 workers, 0.5 s busy a second; one of 1, 0.5 s by two models
+    'limner_busy_seconds_total{namespace="limner",pod="a",model="x@1"}': "0+30x20",
     'limner_workers{namespace="limner",pod="a"}': "2x20",
-    'limner_compute_seconds_sum{namespace="limner",pod="b",model="x@1"}': "0+15x20",
-    'limner_compute_seconds_sum{namespace="limner",pod="b",model="y@1"}': "0+15x20",
+    'limner_busy_seconds_total{namespace="limner",pod="b",model="x@1"}': "0+15x20",
+    'limner_busy_seconds_total{namespace="limner",pod="b",model="y@1"}': "0+15x20",
     'limner_workers{namespace="limner",pod="b"}': "1x20",
-    'limner_compute_seconds_sum{namespace="other",pod="c",model="x@1"}': "0+30x20",
+    'limner_busy_seconds_total{namespace="other",pod="c",model="x@1"}': "0+30x20",
     'limner_workers{namespace="other",pod="c"}': "1x20",
 }
 

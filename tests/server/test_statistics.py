@@ -22,7 +22,7 @@ def asked(count: int, seconds_ago: float = 0.0) -> Request:
 
 
 def batch(images: int, seconds: float, failed: int = 0) -> Batch:
-    return Batch(images, images, failed, "drained", seconds, ())
+    return Batch(images, images, failed, "drained", seconds, (), seconds)
 
 
 def made(queued: float, computed: float) -> Generated:

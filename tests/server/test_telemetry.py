@@ -85,7 +85,7 @@ def test_promtool_finds_nothing_to_say(program: Callable[..., Path]) -> None:
     metrics = Metrics()
     metrics.add_model("digits@1", digest="abc")
     own = b"".join(line for line in metrics.text().splitlines(keepends=True) if b"limner_" in line)
-    assert own.count(b"# HELP") == own.count(b"# TYPE") == 27
+    assert own.count(b"# HELP") == own.count(b"# TYPE") == 28
     done = subprocess.run([promtool, "check", "metrics"], input=own, capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
@@ -94,19 +94,20 @@ def test_two_apps_in_one_process_do_not_count_together() -> None:
     one, other = Metrics(), Metrics()
     for metrics in (one, other):
         metrics.add_model("digits@1")
-    one.observe_batch("digits@1", Batch(3, 4, 0, "drained", 0.5, (0.1, 0.2)))
+    one.observe_batch("digits@1", Batch(3, 4, 0, "drained", 0.5, (0.1, 0.2), 0.75))
     assert values(one)["limner_images_total"] == 3
     assert values(other)["limner_images_total"] == 0
 
 
 def test_a_batch_is_observed_once_and_its_waits_one_by_one() -> None:
     metrics = Metrics()
-    metrics.observe_batch("digits@1", Batch(3, 4, 0, "drained", 0.5, (0.25, 0.5)))
+    metrics.observe_batch("digits@1", Batch(3, 4, 0, "drained", 0.5, (0.25, 0.5), 0.75))
     said = values(metrics)
     assert (said["limner_batch_size_count"], said["limner_batch_size_sum"]) == (1, 3)
     assert (said["limner_padding_ratio_count"], said["limner_padding_ratio_sum"]) == (1, 0.25)
     assert 'limner_batches_total{model="digits@1",reason="drained"} 1.0' in metrics.text().decode()
     assert (said["limner_compute_seconds_count"], said["limner_compute_seconds_sum"]) == (1, 0.5)
+    assert said["limner_busy_seconds_total"] == 0.75
     assert (said["limner_queue_seconds_count"], said["limner_queue_seconds_sum"]) == (2, 0.75)
 
 
@@ -160,7 +161,7 @@ def test_images_of_a_failed_batch_are_not_counted_as_generated_and_it_is_one_lin
     metrics.add_model("digits@1")
     error = EngineError("the engine failed on a batch")
     error.__cause__ = ValueError("two\nlines")
-    metrics.observe_batch("digits@1", Batch(3, 4, 3, "full", 0.5, (0.1,), error))
+    metrics.observe_batch("digits@1", Batch(3, 4, 3, "full", 0.5, (0.1,), 0.75, error))
     structlog.reset_defaults()
     assert values(metrics)["limner_images_total"] == 0
     assert values(metrics)["limner_batch_size_count"] == 1
@@ -176,8 +177,8 @@ def test_images_of_a_failed_batch_are_not_counted_as_generated_and_it_is_one_lin
 )
 def test_a_batch_fails_as_a_whole_or_in_some_pictures(error: EngineError, reason: str) -> None:
     metrics = Metrics()
-    metrics.observe_batch("digits@1", Batch(3, 4, 1, "full", 0.5, (0.1,), error))
-    metrics.observe_batch("digits@1", Batch(3, 4, 0, "full", 0.5, (0.1,)))
+    metrics.observe_batch("digits@1", Batch(3, 4, 1, "full", 0.5, (0.1,), 0.75, error))
+    metrics.observe_batch("digits@1", Batch(3, 4, 0, "full", 0.5, (0.1,), 0.75))
     failed = [line for line in metrics.text().decode().splitlines() if line.startswith("limner_failed_batches_total")]
     assert failed == [f'limner_failed_batches_total{{model="digits@1",reason="{reason}"}} 1.0']
 

@@ -253,7 +253,7 @@ def test_no_request_is_more_than_a_refusal(url: str, parameters: dict[str, Any],
     head = {"parameters": parameters, "inputs": [] if drawn else [label(1), z(shape=[1, LATENT], data=data)]}
     answer = httpx.post(url + INFER.format("digits"), content=json.dumps(head), timeout=PATIENCE)
     if answer.status_code == 504:
-        assert parameters["timeout"] <= 3  # microseconds
+        assert parameters["timeout"] < 1_000_000  # microseconds
     elif answer.status_code != 200:
         refused(answer, 400, ".")
 
