@@ -42,8 +42,7 @@ class Batch:
 
     `reason`: it is as large as a batch can be, or as large as needs no padding, or holds all that waited, or is half of
     one that failed. `rows` that the engine ran, with padding; `failed` images that did not come out. `queue_seconds`:
-    waits of the requests that began in it. `busy_seconds` from the end of the batch before, or from when there was
-    something to do again: what a batch takes out of a server that is never idle.
+    waits of the requests that began in it. `busy_seconds`: all that whoever steps did since the batch before.
     """
 
     images: int
@@ -86,7 +85,8 @@ class Batcher:
         self._clock = clock
         self._backlog = Backlog(capacity, engine.buckets[-1])
         self._free_at = 0.0  # when the batch under way should end; 0.0 where none is
-        self._busy_since: float | None = None  # the end of the batch before, if whoever steps has not rested since
+        self.ended = 0.0  # when the last run was over
+        self._busy_since = 0.0
         self._open = True
         self._lock = threading.Lock()
 
@@ -125,8 +125,8 @@ class Batcher:
             settled = self._settle(request, _expired(request))
         self._tell(settled)
 
-    def step(self) -> bool:
-        """Run the next batch, if something waits; whether there was one. Called until there is none."""
+    def step(self, busy_since: float | None = None) -> bool:
+        """Run the next batch, if something waits; whether there was one. `busy_since`: where its busy_seconds begin."""
         with self._lock:
             now = self._clock()
             settled = [pair for late in self._backlog.sweep(now) for pair in self._settle(late, _expired(late))]
@@ -138,10 +138,8 @@ class Batcher:
             self._free_at = now + self._cost.batch(size) if parts else 0.0
         self._tell(settled)
         if not parts:
-            self._busy_since = None
             return False
-        if self._busy_since is None:
-            self._busy_since = now
+        self._busy_since = now if busy_since is None else busy_since
         try:
             left = self._backlog.images
             self._run(parts, "full" if size == self._backlog.largest else "fitted" if left else "drained")
@@ -206,12 +204,11 @@ class Batcher:
             error = whole = caught
         except Exception as caught:  # no engine should, but any library may
             error = whole = _wrapped(caught)
-        ended = self._clock()
-        seconds = ended - began
-        busy = ended - (began if self._busy_since is None else self._busy_since)
-        self._busy_since = ended
+        self.ended = self._clock()
+        seconds, busy = self.ended - began, self.ended - self._busy_since
+        self._busy_since = self.ended
         if whole is None:
-            self._cost.learn(size, busy)
+            self._cost.learn(size, seconds, busy - seconds)
         waits = tuple(part.request.queue_seconds for part in parts if part.start == 0 and reason != "retry")
         failed = len(bad) if whole is None else size
         with suppress(Exception):  # a log whose pipe is closed is no reason to stop the engine

@@ -1,4 +1,6 @@
-"""Batches that were run in, what the next ones will take out: seconds = a · images + b for each run of an engine."""
+"""Batches that were run in, what the next ones will take out: seconds = a · images + b in the engine, and what is done
+for each beside it.
+"""
 
 import time
 from bisect import bisect_left
@@ -32,7 +34,7 @@ class Cost:
     """What runs of one engine take on this machine.
 
     a and b are fitted to the warm-up and then scaled together by what batches really take: one size alone cannot tell
-    them apart, and under load all batches have one size.
+    them apart, and under load all batches have one size. What is done beside the engine is a mean for each batch.
     """
 
     def __init__(self, measured: Mapping[int, float]) -> None:
@@ -44,7 +46,7 @@ class Cost:
         table = np.stack([sizes, np.ones_like(sizes)], axis=1) / seconds[:, None]  # a relative error for each size
         a, b = _fitted(table)
         self._batch = [a * self.rows(images) + b for images in range(self._largest + 1)]  # before any was learnt from
-        self._scale = 1.0
+        self._scale, self._beside = 1.0, 0.0
         self._fitting = self._plan()
 
     def rows(self, images: int) -> int:
@@ -71,20 +73,21 @@ class Cost:
 
     def batch(self, images: int) -> float:
         """Seconds of one batch."""
-        return self._scale * self._batch[images]
+        return self._scale * self._batch[images] + self._beside
 
     def work(self, images: int) -> float:
         """Seconds of so many images in batches as large as there are."""
         if 0 < images <= self._largest:
             return self.batch(images)
         full, rest = divmod(images, self._largest)
-        return self._scale * (full * self._batch[-1] + (self._batch[rest] if rest else 0.0))
+        return full * self.batch(self._largest) + (self.batch(rest) if rest else 0.0)
 
-    def learn(self, images: int, seconds: float) -> None:
-        """A batch took that long."""
-        expected = self.batch(images)
+    def learn(self, images: int, seconds: float, beside: float = 0.0) -> None:
+        """A batch took that long in the engine, and beside it."""
+        expected, whole = self._scale * self._batch[images], self.batch(images)
         if expected > 0:
             self._scale *= 1 - WEIGHT + WEIGHT * min(seconds / expected, SURPRISE)
+        self._beside += WEIGHT * (min(beside, SURPRISE * whole) - self._beside)
 
 
 def _fitted(table: np.ndarray) -> tuple[float, float]:

@@ -6,6 +6,7 @@ is quicker without: whoever asks meanwhile waits in his socket. What takes longe
 
 import asyncio
 import threading
+import time
 from collections import deque
 from typing import Protocol
 
@@ -29,13 +30,34 @@ class Runner(Protocol):
         ...
 
 
+class Busy:
+    """Since when a runner has done what it has not told of yet, all batchers together."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._owed = 0.0  # what was done after the last batch, before it rested
+
+    def since(self) -> float:
+        """Something is to be done."""
+        if self._since is None:
+            self._since = time.monotonic() - self._owed
+        return self._since
+
+    def told(self, until: float) -> None:
+        self._since = until
+
+    def rests(self) -> None:
+        if self._since is not None:
+            self._since, self._owed = None, time.monotonic() - self._since
+
+
 class InLoop:
     """Batches of several batchers, in turn. `wake` is called in the event loop that runs them.
 
     Between two batches that loop has turns for all others: in the first, those who wait are woken, and what was sent is
-    read; in the second, they go on, and what was read is queued; before the third, uvloop writes what they said. libuv
-    accepts one connection a turn, so while some come there are more: else many who come at once would wait for a batch
-    each, and each would be a batch of its own.
+    read; in the second, they go on, and what was read is queued; in the third, connections are closed and those go on
+    who pass pictures on to others. libuv accepts one connection a turn, so while some come there are more: else many
+    who come at once would wait for a batch each, and each would be a batch of its own.
     """
 
     def __init__(self) -> None:
@@ -44,6 +66,7 @@ class InLoop:
         self._turns = 0  # since the last batch
         self._more = 0  # before the next one
         self._came = False
+        self._busy = Busy()
 
     def start(self, batcher: Batcher) -> None:
         self._batchers.append(batcher)
@@ -77,10 +100,14 @@ class InLoop:
 
     def _step(self) -> bool:
         """A batch of the next one in which something waits, if there is one."""
+        since = self._busy.since()
         for _ in range(len(self._batchers)):
             self._batchers.rotate(-1)
-            if self._batchers[-1].step():
+            batcher = self._batchers[-1]
+            if batcher.step(since):
+                self._busy.told(batcher.ended)
                 return True
+        self._busy.rests()
         return False
 
     def close(self, batcher: Batcher) -> None:
@@ -109,8 +136,9 @@ class InThread:
         while not self._ends:
             self._wanted.wait()
             self._wanted.clear()
-            while self._batcher.step():
-                pass
+            busy = Busy()
+            while self._batcher.step(busy.since()):
+                busy.told(self._batcher.ended)
         self._batcher.finish()
 
     def close(self, batcher: Batcher) -> None:

@@ -122,7 +122,7 @@ class Metrics:
         self.padding = self._histogram("padding_ratio", "Share of a batch's rows that nobody asked for.", RATIOS)
         self.queue = self._histogram("queue_seconds", "From a request's arrival to its first batch.", SECONDS)
         self.compute = self._histogram("compute_seconds", "A batch in the engine.", SECONDS)
-        self.busy = self._counter("busy_seconds", "In which batches were made, or waited for the one before.")
+        self.busy = self._counter("busy_seconds", "Spent on batches, and on all that belongs to them.")
         self.encode = self._histogram("encode_seconds", "Pixels to body, or to a piece of it.", SECONDS)
         for route, code in product(ROUTES, CODES):
             self.requests.labels(route, str(code))

@@ -69,6 +69,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._between = True
+        if self.cycle is not None:
+            self.cycle.more_body = False  # also of one that was answered before its body came
         super().on_message_complete()
 
     def on_headers_complete(self) -> None:

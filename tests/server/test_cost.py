@@ -111,3 +111,17 @@ def test_one_pause_is_not_a_slow_engine() -> None:
     cost = Cost({size: 0.001 * size for size in SIZES})
     cost.learn(1, 10.0)
     assert cost.batch(1) <= 0.0011
+
+
+def test_what_is_done_beside_the_engine_comes_to_every_batch_and_not_to_every_image() -> None:
+    cost = Cost({size: 0.001 * size for size in SIZES})
+    for _ in range(200):
+        cost.learn(1, 0.001, 0.01)
+    assert cost.batch(1) == pytest.approx(0.011, rel=0.01)
+    assert cost.batch(64) == pytest.approx(0.074, rel=0.01)
+    assert cost.work(128) == pytest.approx(0.148, rel=0.01)
+    cost.learn(1, 0.001, 100.0)  # a pause
+    assert cost.batch(1) <= 0.0125
+    for _ in range(200):
+        cost.learn(1, 0.001)
+    assert cost.batch(64) == pytest.approx(0.064, rel=0.01)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from server import repository
 from server.backlog import Request
-from server.batcher import Batcher, Generated, Settled
+from server.batcher import Batch, Batcher, Generated, Settled
 from server.cost import Cost
 from server.repository import open_repository
 from server.runner import MOST_TURNS, InLoop, InThread, Runner
@@ -48,7 +49,12 @@ class Drawer:
         self.closed = True
 
 
-def running(runner: Runner, largest: int, deliver: Callable[[Settled], None] = lambda settled: None) -> Any:
+def running(
+    runner: Runner,
+    largest: int,
+    deliver: Callable[[Settled], None] = lambda settled: None,
+    observe: Callable[[Batch], None] = lambda batch: None,
+) -> Any:
     """An engine and a batcher that the runner runs."""
 
     def compose(parts: Any) -> tuple[np.ndarray, None]:
@@ -56,7 +62,7 @@ def running(runner: Runner, largest: int, deliver: Callable[[Settled], None] = l
 
     engine = Drawer(largest)
     cost = Cost(dict.fromkeys(engine.buckets, 0.0))
-    batcher = Batcher(engine, cost, 10_000, compose, deliver, wake=runner.wake)
+    batcher = Batcher(engine, cost, 10_000, compose, deliver, observe, runner.wake)
     runner.start(batcher)
     return engine, batcher
 
@@ -130,11 +136,16 @@ def test_between_two_batches_the_loop_has_turns_for_others() -> None:
     assert engine.batches == [[0, 1], [2, 3]]
 
 
-def test_several_batchers_of_a_loop_take_turns() -> None:
-    runner, order, batchers = InLoop(), list[str](), list[Batcher]()
+def test_several_batchers_of_a_loop_take_turns_and_none_counts_the_others_batches() -> None:
+    runner, order, batchers, batches = InLoop(), list[str](), list[Batcher](), list[Batch]()
+
+    def works(name: str) -> None:
+        order.append(name)
+        time.sleep(0.01)
+
     for name in ("one", "other"):
-        engine, batcher = running(runner, 1)
-        engine.meanwhile = partial(order.append, name)
+        engine, batcher = running(runner, 1, observe=batches.append)
+        engine.meanwhile = partial(works, name)
         batchers.append(batcher)
 
     async def ask() -> None:
@@ -144,8 +155,10 @@ def test_several_batchers_of_a_loop_take_turns() -> None:
         while len(order) < 6:
             await asyncio.sleep(0)
 
+    began = time.monotonic()
     asyncio.run(asyncio.wait_for(ask(), PATIENCE))
     assert order == ["one", "other"] * 3
+    assert 6 * 0.01 <= sum(batch.busy_seconds for batch in batches) <= time.monotonic() - began
 
 
 def test_what_one_batcher_raises_keeps_the_loop_from_nobody() -> None:
@@ -155,10 +168,10 @@ def test_what_one_batcher_raises_keeps_the_loop_from_nobody() -> None:
     faults = iter([ZeroDivisionError()])
     step = broken.step
 
-    def raises_once() -> bool:
+    def raises_once(busy_since: float) -> bool:
         for fault in faults:
             raise fault
-        return step()
+        return step(busy_since)
 
     broken.step = raises_once
 

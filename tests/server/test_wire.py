@@ -238,8 +238,8 @@ def test_a_connection_is_closed_some_seconds_after_its_last_answer(
     with application.connected() as connection:
         began = asked = time.monotonic()
         while asked - began < short_pause + 0.5:
-            connection.sendall(request)
             asked = time.monotonic()
+            connection.sendall(request)
             assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 OK\r\n")
             time.sleep(0.4)
         assert connection.recv(1) == b""
@@ -267,7 +267,7 @@ def test_whoever_was_answered_before_his_body_came_does_not_keep_the_connection(
     with application.connected(asked) as connection:
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 404 ")
         time.sleep(short_pause / 2)
-        connection.sendall(b"x")  # still alive
         began = time.monotonic()
+        connection.sendall(b"x")  # still alive
         assert connection.recv(1) == b""
         assert time.monotonic() - began > short_pause - 0.1
