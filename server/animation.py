@@ -103,6 +103,5 @@ def _json(files: list[bytes], shown: list[int], between: Between, class_names: t
 
 def _ends(between: Between, class_names: tuple[str, ...]) -> dict[str, Any]:
     first, last = between.first, between.last
-    known = {name: getattr(first, name) for name in ("model", "version", "digest", "artifact", "truncation")}
     ends = {"from": labelled(first, class_names), "to": labelled(last, class_names)}
-    return known | ends | {"frames": between.frames}
+    return first.common() | ends | {"frames": between.frames}

@@ -51,8 +51,7 @@ class ZipWriter:
 
     def finish(self) -> bytes:
         """The last piece: the index and the directory."""
-        known = self._identity._asdict()
-        head = json.dumps({name: known[name] for name in ("model", "version", "digest", "artifact", "truncation")})
+        head = json.dumps(self._identity.common())
         entries = ",\n".join(self._entries)
         store(self._archive, INDEX, f'{head[:-1]}, "images": [\n{entries}\n]}}\n'.encode("ascii"))
         self._archive.close()

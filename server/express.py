@@ -34,6 +34,11 @@ EXPECTED = {  # what a header has to say, where it may be there at all
     b"connection": b"keep-alive",
     **dict.fromkeys((b"transfer-encoding", b"if-none-match", b"origin", b"expect", b"upgrade")),
 }
+ANSWER = (  # seed, what does not change, label, timing, length, request id, picture
+    b"x-limner-seed: %d\r\n%b%bserver-timing: "
+    + answering.TIMING.encode()
+    + b"\r\ncontent-length: %d\r\ncontent-type: image/png\r\nx-request-id: %b\r\n\r\n%b"
+)
 LONGEST = 256  # bytes of a URL or an Accept that is remembered
 LONGEST_REQUEST = 1024  # bytes of a whole one
 REMEMBERED = 1024  # of each
@@ -45,13 +50,6 @@ class Line(Protocol):
     def answer(self, code: int, data: bytes, keep_alive: bool) -> None: ...
 
 
-ANSWER = (  # seed, what does not change, label, timing, length, request id, picture
-    b"x-limner-seed: %d\r\n%b%bserver-timing: "
-    + answering.TIMING.encode()
-    + b"\r\ncontent-length: %d\r\ncontent-type: image/png\r\nx-request-id: %b\r\n\r\n%b"
-)
-
-
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """What a query asks for, understood once. `head`: the headers that do not change; `facts`: of its model, for the
@@ -59,7 +57,6 @@ class _Plan:
     """
 
     model: LiveModel
-    title: str
     facts: tuple[str, int, str, str]
     label: int | None
     seed: int | None
@@ -164,7 +161,7 @@ class Express:
         try:
             plan.model.batcher.submit(ride)
         except Overloaded as refusal:  # who is overloaded has no time for a longer way
-            self._state.metrics.rejected.labels(plan.title, refusal.code).inc()
+            self._state.metrics.rejected.labels(plan.model.title, refusal.code).inc()
             ride.loop.call_soon(self.arrived, ride, refusal)  # when its connection knows that it waits
         except RequestError:  # the ordinary way will say why
             return None
@@ -191,7 +188,6 @@ class Express:
         head = "".join(f"{name.lower()}: {value}\r\n" for name, value in headers.items())
         return _Plan(
             model,
-            model.title,
             (model.name, model.version, model.bundle.digest, model.artifact),
             label,
             asked.seed,
@@ -211,7 +207,7 @@ class Express:
                 self._refuse(ride, unexpected(generate.PATH), fault)
             return
         if isinstance(outcome, Expired):
-            self._state.metrics.missed.labels(ride.plan.title).inc()
+            self._state.metrics.missed.labels(ride.plan.model.title).inc()
         self._refuse(ride, problem(outcome), outcome)
 
     def left(self, ride: Ride) -> None:
@@ -219,7 +215,7 @@ class Express:
         if ride.response_complete:
             return
         ride.plan.model.batcher.cancel(ride)
-        self._state.metrics.cancelled.labels(ride.plan.title).inc()
+        self._state.metrics.cancelled.labels(ride.plan.model.title).inc()
         self._done(ride, LEFT, None)
 
     def cut(self) -> None:
@@ -234,9 +230,9 @@ class Express:
         began = time.perf_counter()
         body = png(made.images[0], Identity(*plan.facts, seed, label, plan.truncation).text())
         seconds = time.perf_counter() - began
-        self._state.metrics.encoded(plan.title, seconds)
+        self._state.metrics.encoded(plan.model.title, seconds)
         if time.monotonic() > ride.deadline:
-            self._state.metrics.late.labels(plan.title).inc()
+            self._state.metrics.late.labels(plan.model.title).inc()
         labelled = b"" if label is None else b"x-limner-label: %d\r\n" % label
         took = made.queue_seconds * 1e3, made.compute_seconds * 1e3, seconds * 1e3, made.batch
         named = ride.request_id.encode("ascii")

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from training.latents import SEEDS
 
@@ -18,6 +18,11 @@ class Identity(NamedTuple):
     seed: int
     label: int | None
     truncation: float | None
+
+    def common(self) -> dict[str, Any]:
+        """What all images of one answer share, as JSON names it."""
+        names = ("model", "version", "digest", "artifact", "truncation")
+        return {name: getattr(self, name) for name in names}
 
     def of(self, index: int, label: int | None) -> "Identity":
         """That of image `index` of several: its seed is seed + index mod 2^63, its class `label`."""

@@ -156,10 +156,12 @@ def _deliver(statistics: Statistics, settled: Settled) -> None:
     for request, outcome in settled:
         assert isinstance(request, Waiting)
         loops.setdefault(request.loop, []).append((request, outcome))
+    here = None
+    with suppress(RuntimeError):  # in a thread there is none
+        here = asyncio.get_running_loop()
     for loop, told in loops.items():
-        here = asyncio._get_running_loop() is loop
         with suppress(RuntimeError):  # the loop is closed: nobody waits
-            (loop.call_soon if here else loop.call_soon_threadsafe)(_wake, told)
+            (loop.call_soon if loop is here else loop.call_soon_threadsafe)(_wake, told)
 
 
 def _wake(told: list[tuple[Waiting, Generated | LimnerError]]) -> None:

@@ -97,6 +97,7 @@ class Protocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
+        """As uvicorn's, but for the timer."""
         if self.pipeline or self._plain.is_closing():
             super().on_response_complete()
             return
